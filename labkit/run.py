@@ -1,0 +1,273 @@
+"""The frame around a lab: profile, seed, numerics, resumable training, metrics and their bars."""
+
+import contextlib
+import datetime
+import json
+import os
+import shutil
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import psutil
+import tensorflow as tf
+
+from labkit import data, machine
+from labkit.exercise import Exercise
+from labkit.paths import ROOT, home
+from labkit.resume import Resume, fingerprint
+
+PROFILES = ("quick", "standard", "full")
+RESULTS = ROOT / "labs" / "results"
+BARS = ROOT / "labs" / "bars.toml"
+BOOK = ROOT / "labs" / "book.toml"
+
+
+def start(lab: str, seed: int | None = None) -> "Run":
+    """Begin lab `lab`: seed everything, prepare the GPU, print one status line.
+
+    The environment decides what the code does not: `LABS_PROFILE` (`quick`, `standard`, `full`),
+    `LABS_SEED`, `LABS_NUMERICS` (a Keras dtype policy for `fast()`), `LABS_HOME` (work folder).
+    Raises `ValueError` for an unknown profile.
+    """
+    for gpu in tf.config.list_physical_devices("GPU"):
+        with contextlib.suppress(RuntimeError):  # the GPU is in use already: a second start()
+            tf.config.experimental.set_memory_growth(gpu, True)
+    seed = int(os.environ.get("LABS_SEED", "0")) if seed is None else seed
+    profile = os.environ.get("LABS_PROFILE", "quick")
+    if profile not in PROFILES:
+        raise ValueError(f"LABS_PROFILE is {profile!r}; choose one of {', '.join(PROFILES)}")
+    run = Run(lab, profile, seed)
+    keras.utils.set_random_seed(seed)
+    print(run.status())
+    return run
+
+
+class Run:
+    """One run of one lab; see `start`."""
+
+    def __init__(self, lab: str, profile: str, seed: int):
+        self.lab, self.profile, self.seed = lab, profile, seed
+        self.numerics = "float32"
+        self.metrics: dict[str, float | dict] = {}
+        self.speed = machine.probe()
+        self.fast_policy = os.environ.get("LABS_NUMERICS") or max(self.speed, key=self.speed.get)
+        self.device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+        self.jit_compile = "auto" if self.device == "GPU" else False  # XLA slows convolutions on CPU
+        self._trainings: list[Resume] = []
+
+    # --- sizes and numerics ---
+
+    def scale(self, **values):
+        """Return the value of the present profile: `scale(quick=2, standard=20, full=100)`."""
+        if set(values) != set(PROFILES):
+            raise ValueError(f"scale() takes exactly {', '.join(PROFILES)}; got {', '.join(values)}")
+        return values[self.profile]
+
+    @contextlib.contextmanager
+    def fast(self):
+        """Build models inside in the dtype policy that this machine trains fastest with.
+
+        A classifier's last layer needs `dtype="float32"`, for a softmax that is exact enough.
+        """
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(self.fast_policy)
+        self.numerics = self.fast_policy
+        try:
+            yield
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    def status(self) -> str:
+        """Return one line: lab, profile, device, numerics, time this machine will take."""
+        return " · ".join(
+            [self.lab, self.profile, self.device, f"fast: {self.fast_policy}", self._estimate()]
+        )
+
+    def _estimate(self) -> str:
+        """Return the committed seconds, scaled by how fast this machine's convolution is."""
+        reference = committed(self.lab, self.profile)
+        speed = reference.get("machine", {}).get("gflops")
+        if not speed:
+            return "time not measured yet"
+        minutes = reference["seconds"] * speed / max(self.speed.values()) / 60
+        return f"about {minutes:.0f} min here" if minutes >= 1.5 else f"about {minutes * 60:.0f} s here"
+
+    # --- training that can be stopped ---
+
+    def callbacks(self, name: str, *more: keras.callbacks.Callback, data: object = None) -> list:
+        """Return `more`, TensorBoard and `Resume` for `fit`; `name` must be new for each model.
+
+        `data` is what the model is trained on: arrays count by value, a `tf.data.Dataset` by shape
+        and length. A training that was killed goes on; a changed one starts afresh.
+        """
+        context = [self.lab, self.profile, self.seed, self.numerics, fingerprint(data), _data()]
+        resume = Resume(self._state(name), list(more), context)
+        if not resume.file.exists():
+            shutil.rmtree(self.log_dir / name, ignore_errors=True)
+        self._trainings.append(resume)
+        board = keras.callbacks.TensorBoard(self.log_dir / name, write_graph=False)
+        return [*more, board, resume]
+
+    def forget(self, *names: str) -> None:
+        """Forget the trainings of these names (of all, without one): the next starts afresh."""
+        for name in names or ["*"]:
+            for file in self._state("x").parent.glob(f"{name}.npz"):
+                file.unlink()
+
+    def tensorboard(self) -> None:
+        """Open TensorBoard on this lab's logs below the cell; in strict mode only say how."""
+        print(f'In a terminal: tensorboard --logdir "{self.log_dir}"')
+        if not strict():
+            from tensorboard import notebook
+
+            notebook.start(f'--logdir "{self.log_dir.as_posix()}" --port 0')
+
+    @property
+    def log_dir(self) -> Path:
+        """The folder of this lab's TensorBoard logs."""
+        return home() / "logs" / self.lab
+
+    def _state(self, name: str) -> Path:
+        return home() / "trainings" / f"{self.lab}.{self.profile}" / f"{name}.npz"
+
+    # --- exercises ---
+
+    def exercise(self, *attempts) -> Exercise:
+        """Return the checker of an exercise: `with run.exercise(my_function) as check: …`."""
+        return Exercise(*attempts)
+
+    # --- metrics and bars ---
+
+    def record(self, **metrics: float | Sequence[float]) -> None:
+        """Record metrics; of several values (seeds, splits) mean, spread and number are kept."""
+        for name, value in metrics.items():
+            values = np.asarray(value, dtype="float64")
+            if not np.isfinite(values).all():
+                raise ValueError(f"metric {name} is not finite: {value}")
+            self.metrics[name] = (
+                float(values)
+                if values.ndim == 0
+                else {"value": values.mean(), "spread": values.std(ddof=1), "seeds": values.size}
+            )
+
+    @property
+    def book(self) -> dict[str, float]:
+        """What the book printed, by the name of our metric."""
+        return book(self.lab)
+
+    def table(self) -> pd.DataFrame:
+        """Return metrics as a table: the book, the committed `standard` run, this run."""
+        standard = committed(self.lab, "standard").get("metrics", {})
+        this = f"this run ({self.profile})"
+        columns = {"book": book(self.lab), "standard run": standard, this: self.metrics}
+        rows = {
+            name: {title: _show(values.get(name)) for title, values in columns.items()}
+            for name in self.metrics
+        }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def check(self) -> None:
+        """Compare the metrics with `labs/bars.toml`, and keep the result in the work folder.
+
+        Outside its range a metric raises `AssertionError` in strict mode (CI, nbval, `course.py
+        run`); a student is told, and nothing stops. Trainings kept for resuming are forgotten.
+        """
+        result = self._result()
+        file = home() / "results" / f"{self.lab}.{self.profile}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        outside = misses(result, bars(self.lab, self.profile, self.numerics))
+        if outside and strict():
+            raise AssertionError("outside the bars of labs/bars.toml: " + "; ".join(outside))
+        for miss in outside:
+            print(f"Not as in the reference run: {miss}. Did you change something? That is fine.")
+        if not outside:
+            print(f"All metrics of {self.lab} are within their bars.")
+        self.forget()
+
+    def _result(self) -> dict:
+        """Return what a result file holds."""
+        process = psutil.Process()
+        resumed = sum(training.resumed_seconds for training in self._trainings)
+        now = datetime.datetime.now(datetime.UTC)
+        return {
+            "lab": self.lab,
+            "profile": self.profile,
+            "numerics": self.numerics,
+            "device": self.device,
+            "seed": self.seed,
+            "metrics": self.metrics,
+            "seconds": round(now.timestamp() - process.create_time() + resumed, 1),
+            "peak_memory_mb": round(_peak_bytes(process) / 1e6),
+            "machine": machine.describe() | {"gflops": max(self.speed.values())},
+            "versions": machine.versions(),
+            "data": _data(),
+            "source_sha256": os.environ.get("LABS_SOURCE_SHA256"),
+            "date": now.date().isoformat(),
+        }
+
+
+def committed(lab: str, profile: str) -> dict:
+    """Return the committed result of a lab and profile, or an empty dict."""
+    file = RESULTS / f"{lab}.{profile}.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def book(lab: str) -> dict[str, float]:
+    """Return what the book printed for a lab, by the name of our metric."""
+    return tomllib.loads(BOOK.read_text(encoding="utf-8")).get(lab, {})
+
+
+def strict() -> bool:
+    """Return whether a metric outside its bars is an error: under CI, nbval, `course.py run`."""
+    return any(os.environ.get(name) for name in ("LABS_STRICT", "CI", "PYTEST_CURRENT_TEST"))
+
+
+def bars(lab: str, profile: str, numerics: str = "float32") -> dict[str, dict]:
+    """Return the accepted range of each metric: `{metric: {"min": …, "max": …, "seeds": …}}`."""
+    table = tomllib.loads(BARS.read_text(encoding="utf-8")) if BARS.exists() else {}
+    found = table.get(lab, {}).get(profile, {})
+    own = found.get(numerics, {})
+    return {name: bar for name, bar in (found | own).items() if {"min", "max"} & set(bar)}
+
+
+def misses(result: dict, accepted: dict[str, dict]) -> list[str]:
+    """Return one sentence for each metric of a result that is missing or outside its range."""
+    sentences = []
+    for name, bar in accepted.items():
+        value = result["metrics"].get(name)
+        value = value["value"] if isinstance(value, dict) else value
+        low, high = bar.get("min", -np.inf), bar.get("max", np.inf)
+        if value is None:
+            sentences.append(f"{name} was not recorded")
+        elif not low <= value <= high:
+            sentences.append(f"{name} = {value:.4g}, accepted {low:.4g} to {high:.4g}")
+    return sentences
+
+
+def _data() -> dict[str, str]:
+    return data.used()
+
+
+def _show(value: float | dict | None) -> str:
+    """Return a metric as text; `±` is the standard deviation between seeds or splits."""
+    if value is None:
+        return "–"
+    if isinstance(value, dict):
+        return f"{value['value']:.4g} ± {value['spread']:.2g}"
+    return f"{value:.4g}"
+
+
+def _peak_bytes(process: psutil.Process) -> int:
+    """Return the largest memory that this process has held, in bytes."""
+    if sys.platform == "win32":
+        return process.memory_info().peak_wset
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,555 @@
+"""Turn raw examples into tensors that a model can learn from, in the order of the course.
+
+Tables (chapter 2) are pandas frames in and out. Images (from chapter 4 on) are floating-point
+tensors with values in [0, 1]: one image, shape (height, width, channels), or a batch of them,
+shape (batch, height, width, channels). Nothing here keeps state: the same arguments and the same
+seed give the same result, called directly, inside a `tf.function` and in a `tf.data` pipeline.
+
+Every function that changes images at random works in the same way:
+
+- `seed` is a pair of integers, shape (2,), as in `tf.random.stateless_uniform`;
+- each image of a batch draws its own random numbers, so one batch shows many variations;
+- each image is changed with `probability`, independently of the others, or else left as it was;
+- the result has the shape and the type of the input, and its values lie in [0, 1];
+- one image is treated exactly as a batch that holds nothing else.
+
+They all raise `ValueError` for images that are not floating point, are empty or have the wrong
+rank, for a seed of another shape, and for a probability or a range that makes no sense. Values
+outside [0, 1] (or NaN) are noticed when the function is called directly; inside a graph such a
+check would cost more than the change itself. What only a running graph can know, such as a label
+out of range, stops the graph with `tf.errors.InvalidArgumentError`.
+"""
+
+import functools
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from sklearn.preprocessing import StandardScaler
+
+# --------------------------------------------------------------------------------------- tables
+
+HOUSE_COLUMNS = (
+    "id",  # of the house: some were sold more than once
+    "date",  # of the sale, May 2014 to May 2015
+    "price",  # in dollars: what the network predicts
+    "bedrooms",
+    "bathrooms",
+    "sqft_living",  # living area, in square feet like all areas
+    "sqft_lot",  # area of the ground
+    "floors",
+    "waterfront",  # 1 with a view of the water, else 0
+    "view",  # rating, 0 to 4
+    "condition",  # rating, 1 to 5
+    "grade",  # rating of construction and design, 1 to 13
+    "sqft_above",  # living area above the ground …
+    "sqft_basement",  # … and below
+    "yr_built",
+    "yr_renovated",  # 0 for never
+    "zipcode",
+    "lat",  # latitude and longitude, in degrees
+    "long",
+    "sqft_living15",  # living area and ground as measured in 2015
+    "sqft_lot15",
+)
+
+
+def parse_houses(frame):
+    """Make every column of the King County house sales a number (chapter 2).
+
+    The date of the sale, a date or text that begins with YYYYMMDD, becomes the columns `year`,
+    `month` and `day`; `id` and `date` are dropped; true and false become 1 and 0.
+
+    Args:
+        frame: DataFrame with at least the 21 columns `HOUSE_COLUMNS`; it is not changed.
+
+    Returns:
+        DataFrame of float64 with the same rows: `price` in dollars and 21 features.
+
+    Raises:
+        ValueError: a column is missing, has missing values or is not numeric, a date cannot be
+            read, or there are no rows.
+    """
+    missing = [name for name in HOUSE_COLUMNS if name not in frame]
+    _require(not missing, f"the table lacks the columns {missing}")
+    digits = frame["date"].astype(str).str.replace("-", "").str[:8]
+    date = pd.to_datetime(digits, format="%Y%m%d", errors="coerce")
+    unreadable = frame["date"][date.isna()].tolist()
+    _require(not unreadable, f"column 'date' holds {unreadable[:3]}, which are no dates")
+    houses = frame.drop(columns=["id", "date"]).assign(
+        year=date.dt.year, month=date.dt.month, day=date.dt.day
+    )
+    _require_numbers(houses)
+    return houses.astype("float64")
+
+
+def split_rows(n_rows, fractions=(0.6, 0.2, 0.2), seed=0):
+    """Deal the rows of a table at random into parts that share no row and together hold all.
+
+    The default shares, for training, validation and test, are those of chapter 2. The limits
+    between the parts are rounded down to whole rows.
+
+    Args:
+        n_rows: number of rows.
+        fractions: size of each part as a share of the whole; positive, with the sum 1.
+        seed: non-negative integer; the same seed deals the same rows.
+
+    Returns:
+        Tuple with one array of row numbers (0 … n_rows - 1, in random order) per part:
+
+        >>> [len(part) for part in split_rows(21613)]
+        [12967, 4323, 4323]
+
+    Raises:
+        ValueError: the fractions are not positive or do not add up to 1, or a part is empty.
+    """
+    _require(min(fractions) > 0, f"fractions must be positive, not {fractions}")
+    _require(np.isclose(sum(fractions), 1), f"fractions must add up to 1, not {sum(fractions)}")
+    # Rounding first: 0.7 + 0.2 of 10 rows is 8.999… in floating point, and means 9.
+    limits = np.floor(np.round(np.cumsum(fractions) * n_rows, 6)).astype(int)
+    parts = np.split(np.random.default_rng(seed).permutation(n_rows), limits[:-1])
+    sizes = [len(part) for part in parts]
+    _require(min(sizes) > 0, f"{n_rows} rows in fractions {fractions} leave a part empty: {sizes}")
+    return tuple(parts)
+
+
+def standardize(train, *others):
+    """Give every column of the training rows mean 0 and standard deviation 1.
+
+    The other tables (validation, test) are shifted and scaled by the mean and the deviation *of
+    the training rows*: what is measured on them must not have helped to prepare the data.
+    The values are not confined to [0, 1] or [-1, 1]. A column that is constant in `train` is only
+    shifted, so it becomes 0 there. The deviation divides by n, not by n - 1.
+
+    Args:
+        train: table of numbers, shape (rows, columns): DataFrame or array; it is not changed.
+        *others: tables with the same columns.
+
+    Returns:
+        The standardised tables (DataFrames stay DataFrames), then the fitted scikit-learn
+        `StandardScaler`, whose `inverse_transform` leads back to the original units.
+
+    Raises:
+        ValueError: a table is not two-dimensional, has no rows, other columns than `train`, or a
+            column with missing values or without numbers.
+    """
+    tables = (train, *others)
+    for table in tables:
+        _require_numbers(pd.DataFrame(table))
+    scaler = StandardScaler().fit(train)
+    scaler.set_output(transform="pandas" if isinstance(train, pd.DataFrame) else "default")
+    return (*(scaler.transform(table) for table in tables), scaler)
+
+
+# ------------------------------------------------------------------------------- image examples
+
+
+def parse_fn(example, n_classes=10):
+    """Scale the picture of an example to [0, 1] and make its label one-hot (chapter 4).
+
+    Args:
+        example: dict as TensorFlow Datasets delivers it, a single one or a batch: `image`, uint8,
+            shape (height, width, channels) or (batch, height, width, channels), and `label`,
+            integer, shape () or (batch,).
+        n_classes: number of classes; labels run from 0 to n_classes - 1.
+
+    Returns:
+        The image, float32 in [0, 1], same shape, and the label, float32, shape (n_classes,) or
+        (batch, n_classes), with a single 1 at the place of the class.
+
+    Raises:
+        ValueError: `image` or `label` is missing, or has the wrong type, shape or value.
+    """
+    for key in ("image", "label"):
+        given = isinstance(example, dict) and key in example
+        _require(given, f"the example must be a dict with {key!r}")
+    image, label = (tf.convert_to_tensor(example[key]) for key in ("image", "label"))
+    _require(image.dtype == tf.uint8, f"'image' must be uint8, not {image.dtype.name}")
+    _require(label.dtype.is_integer, f"'label' must be an integer, not {label.dtype.name}")
+    _require_images_shape(image)
+    _require(
+        label.shape.is_compatible_with(image.shape[:-3]),
+        f"'label' has shape {label.shape}, which does not go with 'image' of shape {image.shape}",
+    )
+    label = tf.cast(label, tf.int64)
+    # Without this check, tf.one_hot would quietly make a target of nothing but zeros.
+    _require(
+        tf.reduce_all((label >= 0) & (label < n_classes)),
+        f"'label' must be at least 0 and less than n_classes = {n_classes}",
+    )
+    return tf.cast(image, tf.float32) / 255.0, tf.one_hot(label, n_classes)
+
+
+# --------------------------------------------------------------------- random changes of images
+
+
+def flip(images, seed, probability=0.5):
+    """Swap left and right (chapter 4).
+
+    Args:
+        images: shape ([batch,] height, width, channels), values in [0, 1].
+        seed: pair of integers.
+        probability: chance of each image to be changed.
+    """
+    return _randomly(images, seed, probability, lambda batch: tf.reverse(batch, axis=[2]))
+
+
+def color(
+    images,
+    seed,
+    probability=1.0,
+    hue=0.08,
+    saturation=(0.6, 1.6),
+    brightness=0.05,
+    contrast=(0.7, 1.3),
+):
+    """Shift the hue, then change saturation, brightness and contrast (chapter 4).
+
+    Args:
+        images: shape ([batch,] height, width, 3), RGB, values in [0, 1].
+        seed: pair of integers.
+        probability: chance of each image to be changed.
+        hue: largest turn of the colour circle in either direction; 1 is a whole turn.
+        saturation: smallest and largest factor of the saturation; 0 makes grey.
+        brightness: largest amount added to, or taken from, every value.
+        contrast: smallest and largest factor of the distance from the mean of the channel.
+    """
+    _require(min(*saturation, *contrast) >= 0, "saturation and contrast must not be negative")
+
+    def adjust(batch, *numbers):
+        _require(batch.shape[-1] == 3, f"color needs RGB images, not shape {batch.shape}")
+        turn, vividness, light, spread = (tf.reshape(n, [-1, 1, 1, 1]) for n in numbers)
+        h, s, v = tf.split(tf.image.rgb_to_hsv(batch), 3, axis=-1)
+        hsv = tf.concat([(h + turn) % 1.0, tf.minimum(s * vividness, 1.0), v], axis=-1)
+        batch = tf.image.hsv_to_rgb(hsv)
+        mean = tf.reduce_mean(batch, axis=[1, 2], keepdims=True)
+        # Light moves the mean as well, so contrast does not scale it: mean + light + spread *
+        # (batch - mean), in an order that passes over the pixels only twice.
+        return spread * batch + (mean - spread * mean + light)
+
+    return _randomly(
+        images,
+        seed,
+        probability,
+        adjust,
+        hue=(-hue, hue),
+        saturation=saturation,
+        brightness=(-brightness, brightness),
+        contrast=contrast,
+    )
+
+
+def rotate(images, seed, probability=1.0):
+    """Turn by 90, 180 or 270 degrees, each equally likely (chapter 4).
+
+    Args:
+        images: shape ([batch,] side, side, channels), values in [0, 1].
+        seed: pair of integers.
+        probability: chance of each image to be changed.
+
+    Raises:
+        ValueError: the images are not square: a quarter turn would change their shape.
+    """
+
+    def turn(batch, quarters):
+        height, width = _height_and_width(batch)
+        _require(height == width, f"rotate needs square images, not shape {batch.shape}")
+        # Sine and cosine of a quarter turn are whole numbers: rounded, they move pixels exactly.
+        angle = tf.floor(quarters) * (np.pi / 2)
+        return _turn(batch, tf.round(tf.sin(angle)), tf.round(tf.cos(angle)))
+
+    return _randomly(images, seed, probability, turn, quarters=(1, 4))
+
+
+def zoom(images, seed, probability=1.0, scale=(0.6, 1.4)):
+    """Enlarge and cut off the margin, or shrink and surround with black (chapter 4).
+
+    Like `tf.image.resize` followed by `tf.image.resize_with_crop_or_pad`.
+
+    Args:
+        images: shape ([batch,] height, width, channels), values in [0, 1].
+        seed: pair of integers.
+        probability: chance of each image to be changed.
+        scale: smallest and largest factor of height and width; more than 0.
+    """
+    _require(scale[0] > 0, f"scale must be positive, not {scale}")
+
+    def resize(batch, factor):
+        along_y, along_x = (_zoom_axis(size, factor) for size in _height_and_width(batch))
+        return _warp(batch, x=(along_x[0], 0, along_x[1]), y=(0, along_y[0], along_y[1]))
+
+    return _randomly(images, seed, probability, resize, scale=scale)
+
+
+def rotate_by_angle(images, seed, probability=1.0, max_degrees=15.0):
+    """Turn about the centre by any angle up to a largest one; what comes in is black.
+
+    Args:
+        images: shape ([batch,] height, width, channels), values in [0, 1].
+        seed: pair of integers.
+        probability: chance of each image to be changed.
+        max_degrees: largest angle in either direction, in degrees.
+    """
+
+    def turn(batch, degrees):
+        angle = degrees * (np.pi / 180)
+        return _turn(batch, tf.sin(angle), tf.cos(angle))
+
+    return _randomly(images, seed, probability, turn, degrees=(-max_degrees, max_degrees))
+
+
+def translate(images, seed, probability=1.0, max_pixels=4):
+    """Shift by whole pixels, right or left and up or down; what comes in is black.
+
+    Args:
+        images: shape ([batch,] height, width, channels), values in [0, 1].
+        seed: pair of integers.
+        probability: chance of each image to be changed.
+        max_pixels: largest shift along either axis.
+    """
+
+    def shift(batch, right, down):
+        return _warp(batch, x=(1, 0, -tf.floor(right)), y=(0, 1, -tf.floor(down)))
+
+    pixels = (-max_pixels, max_pixels + 1)
+    return _randomly(images, seed, probability, shift, right=pixels, down=pixels)
+
+
+def cutout(images, seed, probability=1.0, size=8):
+    """Blacken a square whose centre may lie anywhere, so that part of it may fall outside.
+
+    Source: T. DeVries and G. W. Taylor, "Improved Regularization of Convolutional Neural Networks
+    with Cutout", 2017, arXiv:1708.04552.
+
+    Args:
+        images: shape ([batch,] height, width, channels), values in [0, 1].
+        seed: pair of integers.
+        probability: chance of each image to be changed.
+        size: side of the square in pixels, at least 1.
+    """
+    _require(size >= 1, f"size must be at least 1, not {size}")
+
+    def cut(batch, down, right):
+        height, width = _height_and_width(batch)
+        rows = _near(height, down, size)[:, :, tf.newaxis, tf.newaxis]
+        columns = _near(width, right, size)[:, tf.newaxis, :, tf.newaxis]
+        return tf.where(rows & columns, 0.0, batch)
+
+    return _randomly(images, seed, probability, cut, down=(0, 1), right=(0, 1))
+
+
+def random_crop(images, seed, probability=1.0, padding=4):
+    """Extend every side by its mirror image, then cut out the original size anywhere.
+
+    Source: the padded crop of K. He et al., "Deep Residual Learning for Image Recognition", 2016,
+    section 4.2, with reflection in place of zeros.
+
+    Args:
+        images: shape ([batch,] height, width, channels), values in [0, 1].
+        seed: pair of integers.
+        probability: chance of each image to be changed.
+        padding: pixels added on every side; less than height and width.
+    """
+
+    def crop(batch, down, right):
+        height, width = _height_and_width(batch)
+        _require(padding < height, f"padding = {padding} must be less than the height {height}")
+        _require(padding < width, f"padding = {padding} must be less than the width {width}")
+        batch = tf.gather(batch, _mirrored(height, down), axis=1, batch_dims=1)
+        return tf.gather(batch, _mirrored(width, right), axis=2, batch_dims=1)
+
+    pixels = (-padding, padding + 1)
+    return _randomly(images, seed, probability, crop, down=pixels, right=pixels)
+
+
+BOOK_AUGMENTATION = (
+    flip,
+    functools.partial(color, probability=0.5),
+    functools.partial(rotate, probability=0.25),
+    functools.partial(zoom, probability=0.5),
+)
+
+
+def parse_aug_fn(example, seed, n_classes=10, augment=BOOK_AUGMENTATION):
+    """Do what `parse_fn` does, then change the image at random (chapter 4; training data only).
+
+    Use it on whole batches, which is faster than image by image:
+    `with_seeds(train.batch(64), seed=1).map(parse_aug_fn, num_parallel_calls=tf.data.AUTOTUNE)`.
+
+    Args:
+        example: dict with `image` and `label`, as for `parse_fn`.
+        seed: pair of integers, another one for every batch: see `with_seeds`.
+        n_classes: number of classes.
+        augment: functions `(images, seed) -> images`, applied in this order; the default is
+            the book's: flip 0.5, color 0.5, rotate 0.25, zoom 0.5.
+
+    Returns:
+        Image and label, as from `parse_fn`.
+
+    Raises:
+        ValueError: the example or the seed is not as described.
+    """
+    images, labels = parse_fn(example, n_classes)
+    # With one seed for all, every step would draw the same numbers: the very images that are
+    # flipped would also be the ones that are recoloured.
+    for step, function in enumerate(augment):
+        images = function(images, tf.random.fold_in(_checked_seed(seed), step))
+    return images, labels
+
+
+def with_seeds(dataset, seed):
+    """Pair every element of a dataset with a seed of its own, new in every epoch.
+
+    Args:
+        dataset: `tf.data.Dataset`, usually of batches.
+        seed: integer; the same one gives the same seeds, epoch by epoch, in every run that
+            starts with the same `keras.utils.set_random_seed`.
+
+    Returns:
+        `tf.data.Dataset` of pairs (element, seed), the seed int64 with shape (2,).
+    """
+    numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+    return tf.data.Dataset.zip(dataset, numbers.batch(2, drop_remainder=True))
+
+
+# --------------------------------------------------------------- what the functions above share
+
+
+def _randomly(images, seed, probability, transform, **ranges):
+    """Apply `transform` to each image with `probability`, with random numbers of its own.
+
+    `transform(batch, *numbers)` receives the chosen images, float32 with shape
+    (chosen, height, width, channels), and for each of `ranges` (low, high) a vector, shape
+    (chosen,), of numbers drawn uniformly from low to high.
+    """
+    images = _checked_images(images)
+    _require(0 <= probability <= 1, f"probability must lie in [0, 1], not {probability}")
+    for name, (low, high) in ranges.items():
+        _require(-np.inf < low <= high < np.inf, f"{name}: no range from {low} to {high}")
+    batch = tf.cast(images if images.shape.rank == 4 else images[tf.newaxis], tf.float32)
+
+    draws = tf.random.stateless_uniform([tf.shape(batch)[0], 1 + len(ranges)], _checked_seed(seed))
+    # Only the chosen images are worked on: half the probability is half the time.
+    chosen = tf.where(draws[:, 0] < probability)
+    _, *shares = tf.unstack(tf.gather_nd(draws, chosen), axis=1)
+    numbers = [
+        low + (high - low) * share
+        for share, (low, high) in zip(shares, ranges.values(), strict=True)
+    ]
+    changed = tf.clip_by_value(transform(tf.gather_nd(batch, chosen), *numbers), 0.0, 1.0)
+    batch = tf.tensor_scatter_nd_update(batch, chosen, changed)
+    return tf.ensure_shape(
+        tf.cast(batch if images.shape.rank == 4 else batch[0], images.dtype), images.shape
+    )
+
+
+def _warp(batch, x, y):
+    """Fetch the pixel (x, y) of each result from another place of its image, bilinearly.
+
+    With `x = (a, b, c)` and `y = (d, e, f)`, numbers or vectors of shape (batch,), the place is
+    (a x + b y + c, d x + e y + f); outside the image everything is black.
+    """
+    n_images = tf.shape(batch)[:1]
+    entries = [tf.broadcast_to(tf.cast(entry, tf.float32), n_images) for entry in (*x, *y, 0, 0)]
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=batch,
+        transforms=tf.stack(entries, axis=1),
+        output_shape=tf.shape(batch)[1:3],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
+
+
+def _turn(batch, sine, cosine):
+    """Turn each image counter-clockwise about its centre by the angle with this sine, cosine."""
+    centre_y, centre_x = ((tf.cast(size, tf.float32) - 1) / 2 for size in _height_and_width(batch))
+    return _warp(
+        batch,
+        x=(cosine, -sine, centre_x - cosine * centre_x + sine * centre_y),
+        y=(sine, cosine, centre_y - sine * centre_x - cosine * centre_y),
+    )
+
+
+def _zoom_axis(size, factor):
+    """Return (a, c) so that pixel x of the zoomed axis comes from a x + c of the original one."""
+    size = tf.cast(size, tf.float32)
+    # Resizing makes a whole number of pixels; cropping and padding move by whole pixels.
+    new_size = tf.maximum(tf.floor(size * factor), 1.0)
+    margin = tf.truncatediv(tf.cast(new_size - size, tf.int32), 2)
+    # The centre of pixel x lies at x + 1/2.
+    step = size / new_size
+    return step, (tf.cast(margin, tf.float32) + 0.5) * step - 0.5
+
+
+def _near(length, centre, size):
+    """Mark the `size` positions around each centre, given as a share of the length.
+
+    >>> _near(5, tf.constant([0.1, 0.5]), size=2).numpy().astype(int).tolist()
+    [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0]]
+    """
+    length = tf.cast(length, tf.float32)
+    distance = tf.range(length) - tf.floor(length * centre)[:, tf.newaxis]
+    return (distance >= -(size // 2)) & (distance < size - size // 2)
+
+
+def _mirrored(length, shift):
+    """Shift the positions 0 … length - 1, reflecting at both ends, once for each shift.
+
+    >>> _mirrored(4, tf.constant([1.0, -2.0])).numpy().tolist()
+    [[1, 2, 3, 2], [2, 1, 0, 1]]
+    """
+    positions = tf.range(length) + tf.cast(tf.floor(shift), tf.int32)[:, tf.newaxis]
+    last = length - 1
+    return last - tf.abs(last - tf.abs(positions))
+
+
+def _height_and_width(batch):
+    """Return height and width as integers where they are known, else as tensors."""
+    return tuple(batch.shape[axis] or tf.shape(batch)[axis] for axis in (1, 2))
+
+
+def _checked_images(images):
+    """Return the images as a tensor, or raise ValueError that says what is wrong with them."""
+    images = tf.convert_to_tensor(images)
+    _require(
+        images.dtype.is_floating,
+        f"images must be floating point in [0, 1], not {images.dtype.name}; parse_fn converts them",
+    )
+    _require_images_shape(images)
+    if tf.executing_eagerly():
+        inside = tf.reduce_all((images >= 0) & (images <= 1))
+        _require(inside, "images hold values outside [0, 1] or NaN; parse_fn scales them")
+    return images
+
+
+def _require_images_shape(images):
+    _require(
+        images.shape.rank in (3, 4),
+        f"images must have shape ([batch,] height, width, channels), not {images.shape}",
+    )
+    _require(0 not in images.shape, f"images of shape {images.shape} are empty")
+
+
+def _checked_seed(seed):
+    seed = tf.convert_to_tensor(seed)
+    _require(
+        seed.dtype.is_integer and seed.shape == (2,),
+        f"seed must be two integers, not {seed.dtype.name} of shape {seed.shape}",
+    )
+    return tf.cast(seed, tf.int64)
+
+
+def _require_numbers(table):
+    _require(len(table) > 0, "the table has no rows")
+    for name, column in table.items():
+        _require(pd.api.types.is_numeric_dtype(column), f"column {name!r} is not numeric")
+        _require(column.notna().all(), f"column {name!r} has missing values (NaN)")
+
+
+def _require(condition, message):
+    """Raise ValueError unless the condition holds; in a graph, let the running graph check it."""
+    if tf.is_symbolic_tensor(condition):
+        tf.debugging.Assert(condition, [message])
+    elif not condition:
+        raise ValueError(message)

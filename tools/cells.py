@@ -1,0 +1,131 @@
+"""Read the percent source of a lab: its cells, its fingerprints, and the definitions in it."""
+
+import ast
+import hashlib
+import re
+from pathlib import Path
+
+import jupytext
+import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
+
+import preprocessing
+from labkit.paths import ROOT
+
+SOURCES = ROOT / "labs" / "source"
+LABS = ROOT / "labs"
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+STUB = "...  # YOUR CODE HERE"
+
+
+def labs(*wanted: str) -> list[str]:
+    """Return the names of the labs, or of those whose name begins with one of `wanted`.
+
+    Raises `ValueError` for a name that no lab begins with.
+    """
+    names = sorted(file.stem for file in SOURCES.glob("[0-9]*.py"))
+    for prefix in wanted:
+        if not any(name.startswith(prefix) for name in names):
+            raise ValueError(f"no lab {prefix!r}; the labs are {', '.join(names)}")
+    return [name for name in names if not wanted or name.startswith(wanted)]
+
+
+def read(lab: str) -> nbformat.NotebookNode:
+    """Return the source of a lab as a notebook, solutions and their markers included."""
+    notebook = jupytext.read(SOURCES / f"{lab}.py", fmt="py:percent")
+    seen: dict[str, int] = {}
+    for cell in notebook.cells:
+        # An id from the cell's first line survives insertions elsewhere and edits below.
+        first = f"{cell.cell_type}\n{cell.source.splitlines()[0] if cell.source else ''}"
+        seen[first] = seen.get(first, 0) + 1
+        cell.id = hashlib.sha256(f"{first}\n{seen[first]}".encode()).hexdigest()[:12]
+    return notebook
+
+
+def student(source: str) -> str:
+    """Return the code of a cell with each marked solution replaced by a stub that runs."""
+    block = re.compile(rf"^([ \t]*){BEGIN}\n.*?^[ \t]*{END}$", re.MULTILINE | re.DOTALL)
+    return block.sub(lambda found: found.group(1) + STUB, source)
+
+
+def solution(source: str) -> str:
+    """Return the code of a cell with its solution, without the markers."""
+    return re.sub(rf"^[ \t]*({BEGIN}|{END})\n?", "", source, flags=re.MULTILINE).rstrip("\n")
+
+
+def load(lab: str, *tags: str, namespace: dict | None = None) -> dict:
+    """Run the cells of a lab that carry one of `tags` and return what they define.
+
+    Studies and tests take models from here, so that no model is written twice. Without tags:
+    `setup` and `definition`.
+    """
+    namespace = {} if namespace is None else namespace
+    for cell in read(lab).cells:
+        if cell.cell_type == "code" and set(tags or ("setup", "definition")) & tags_of(cell):
+            exec(compile(python(solution(cell.source)), f"{lab}:{cell.id}", "exec"), namespace)
+    return namespace
+
+
+def tags_of(cell: nbformat.NotebookNode) -> set[str]:
+    """Return the tags of a cell, its nbgrader id among them."""
+    return set(cell.metadata.get("tags", [])) | {cell.metadata.get("nbgrader", {}).get("grade_id")}
+
+
+def python(source: str) -> str:
+    """Return the code of a cell with IPython's magics turned into Python."""
+    return TransformerManager().transform_cell(source)
+
+
+# --- fingerprints: what must change the outputs ---------------------------------------------------
+
+
+def code_sha256(notebook: nbformat.NotebookNode) -> str:
+    """Return a hash of what the code cells do: comments and layout do not count."""
+    codes = [ast.unparse(ast.parse(python(student(cell.source)))) for cell in code(notebook)]
+    return _sha256("\0".join(codes))
+
+
+def preprocessing_sha256(notebook: nbformat.NotebookNode) -> str:
+    """Return a hash of all of `preprocessing.py` that the code cells use, directly or not."""
+    module = ast.parse(Path(preprocessing.__file__).read_text(encoding="utf-8"))
+    parts = {name: node for node in module.body for name in _defined(node)}
+    used = set().union(*(_names(ast.parse(python(student(c.source)))) for c in code(notebook)))
+    todo, found = used & set(parts), set()
+    while todo:
+        found |= todo
+        todo = set().union(*(_names(parts[name]) for name in todo)) & set(parts) - found
+    return _sha256("\0".join(f"{name}: {_bare(parts[name])}" for name in sorted(found)))
+
+
+def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """Return the code cells of a notebook."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _defined(node: ast.stmt) -> list[str]:
+    """Return the names that a statement at the top of a module defines."""
+    if isinstance(node, ast.Assign):
+        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return [node.name] if hasattr(node, "name") else []
+
+
+def _names(tree: ast.AST) -> set[str]:
+    """Return every name and attribute in a tree."""
+    nodes = list(ast.walk(tree))
+    imported = {alias.name for n in nodes if isinstance(n, ast.ImportFrom) for alias in n.names}
+    return (
+        {node.id for node in nodes if isinstance(node, ast.Name)}
+        | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        | imported
+    )
+
+
+def _bare(node: ast.stmt) -> str:
+    """Return the code of a definition without its docstring."""
+    text = ast.unparse(node)
+    doc = ast.get_docstring(node, clean=False) if isinstance(node, ast.FunctionDef) else None
+    return text.replace(ast.unparse(ast.Constant(doc)), "", 1) if doc else text
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,65 @@
+"""Run a notebook from top to bottom in a fresh kernel, in strict mode."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+from labkit.paths import home
+from labkit.run import bars
+from tools import build, cells
+
+
+@dataclass
+class Outcome:
+    """What came of one execution: the notebook with its outputs, the result file, the error."""
+
+    lab: str
+    notebook: nbformat.NotebookNode
+    result: dict
+    error: str
+
+    def line(self) -> str:
+        """Return one line: name, seconds, the first barred metric against its range."""
+        if self.error:
+            return f"{self.lab:24} FAILED: {self.error.splitlines()[0]}"
+        accepted = bars(self.lab, self.result["profile"], self.result["numerics"])
+        name = next(iter(accepted or self.result["metrics"]))
+        value = self.result["metrics"][name]
+        value = value["value"] if isinstance(value, dict) else value
+        bar = accepted.get(name, {})
+        limits = f"{bar.get('min', float('-inf')):.4g} to {bar.get('max', float('inf')):.4g}"
+        return f"{self.lab:24} {self.result['seconds']:6.0f} s   {name} {value:.4g} ({limits})"
+
+
+def execute(
+    lab: str, notebook: nbformat.NotebookNode, profile: str, seed: int = 0, **env: str
+) -> Outcome:
+    """Execute a notebook of `lab` with this profile and seed; a failure is returned, not raised."""
+    source_sha256 = hashlib.sha256(json.dumps(build.fingerprint(lab)).encode()).hexdigest()
+    env = {
+        "LABS_PROFILE": profile,
+        "LABS_SEED": str(seed),
+        "LABS_STRICT": "1",
+        "LABS_SOURCE_SHA256": source_sha256,
+        **env,
+    }
+    file = home() / "results" / f"{lab}.{profile}.json"
+    file.unlink(missing_ok=True)
+    client = NotebookClient(
+        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": cells.LABS}}
+    )
+    error = ""
+    try:
+        client.execute(env={**os.environ, **env})
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as failure:
+        error = getattr(failure, "evalue", "") or str(failure)
+        error = f"{getattr(failure, 'ename', type(failure).__name__)}: {error}"
+    if not error and not file.exists():
+        error = "the last cell must call run.check()"
+    result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return Outcome(lab, notebook, result, error)

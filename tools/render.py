@@ -1,0 +1,50 @@
+"""Run labs at a profile and keep their outputs: `labs/*.ipynb`, `labs/results/`, the README table.
+
+A render that was killed goes on when it is started again: the trainings in it are resumable.
+"""
+
+import argparse
+import json
+import sys
+
+import nbformat
+
+from labkit.run import PROFILES, RESULTS
+from tools import build, cells, readme
+from tools.execute import execute
+
+
+def render(lab: str, profile: str) -> str:
+    """Render one lab and write its notebook and result; return one line, raise on an error."""
+    outcome = execute(lab, build.generate(lab), profile)
+    if outcome.error:
+        raise RuntimeError(f"{lab}: nothing was written. {outcome.error}")
+    kept = ("profile", "numerics", "device", "machine", "versions", "data", "date")
+    outcome.notebook.metadata.course = build.fingerprint(lab) | {
+        **{key: outcome.result[key] for key in kept},
+        "aged": build.ageing_sha256(),
+    }
+    for cell in cells.code(outcome.notebook):
+        cell.metadata.pop("execution", None)  # time stamps of every cell: noise in each diff
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    file = RESULTS / f"{lab}.{profile}.json"
+    file.write_text(json.dumps(outcome.result, indent=1) + "\n", encoding="utf-8")
+    nbformat.write(outcome.notebook, cells.LABS / f"{lab}.ipynb")
+    build.write(lab)
+    return outcome.line()
+
+
+def main() -> int:
+    """Render the named labs."""
+    parser = argparse.ArgumentParser(prog="python -m tools.render", description=__doc__)
+    parser.add_argument("labs", nargs="+", help="numbers or names, such as 02")
+    parser.add_argument("--profile", choices=PROFILES, default="standard")
+    arguments = parser.parse_args()
+    for lab in cells.labs(*arguments.labs):
+        print(render(lab, arguments.profile), flush=True)
+    readme.write()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
