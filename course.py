@@ -99,8 +99,9 @@ def become(*command, **variables):
     """Let a command take the place of this process, so that stopping the one stops the other."""
     if os.name == "nt":  # exec would return to the prompt while the command goes on
         return call(*command, **variables)
+    env = environment(**variables)  # LABS_HOME may be relative to where we still are
     os.chdir(ROOT)
-    return os.execve(command[0], command, environment(**variables))
+    return os.execve(command[0], command, env)
 
 
 @contextlib.contextmanager

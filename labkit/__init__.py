@@ -4,6 +4,7 @@ Import it before TensorFlow: it sets the environment that TensorFlow and Keras r
 """
 
 import contextlib
+import importlib
 import os
 import sys
 
@@ -33,4 +34,4 @@ def _silence():
 
 if "ipykernel" in sys.modules:  # in a notebook TensorFlow is loaded here: it looks for GPUs aloud
     with _silence():
-        import tensorflow
+        importlib.import_module("tensorflow")

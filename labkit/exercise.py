@@ -23,7 +23,7 @@ class Exercise:
     def check(self, actual, expected, hint: str, tolerance: float = 1e-5) -> None:
         """Raise unless `actual` equals `expected` within `tolerance`, relative and absolute."""
         if actual is None or actual is ...:
-            raise NotAttempted
+            raise NotAttemptedError
         if not _equal(actual, expected, tolerance):
             raise AssertionError(f"{hint}\n  yours: {_short(actual)}\n  right: {_short(expected)}")
 
@@ -34,7 +34,7 @@ class Exercise:
             return True
         if not issubclass(kind, Exception):
             return False
-        if kind is NotAttempted:
+        if kind is NotAttemptedError:
             message = f"{names}: not attempted yet."
         elif kind is AssertionError:
             message = f"{names}: not yet right. {error}"
@@ -46,7 +46,7 @@ class Exercise:
         return True
 
 
-class NotAttempted(Exception):
+class NotAttemptedError(Exception):
     """The stub of the exercise is as it was handed out."""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
-from IPython.display import Code, Image, Markdown, display
+from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -66,7 +66,7 @@ def curves(
         labels: metric -> text of its vertical axis; its own name where none is given.
     """
     figure, panels = axes(1, len(metrics), width=4.5)
-    for panel, metric in zip(panels, metrics):
+    for panel, metric in zip(panels, metrics, strict=True):
         for name, history in histories.items():
             panel.plot(range(1, len(history[metric]) + 1), history[metric], label=name)
         panel.set(xlabel="epoch", ylabel=(labels or {}).get(metric, metric))
@@ -83,10 +83,12 @@ def images(
 ) -> None:
     """Show pictures in a grid: `(height, width, 3)` in [0, 1], or `(height, width)` maps."""
     rows = -(-len(pictures) // columns)
-    figure, panels = axes(rows, columns, width=size, height=size * (1.25 if any(titles) else 1.0))
+    height, width = np.shape(pictures[0])[:2]
+    title_height = 0.25 if any(titles) else 0.0
+    figure, panels = axes(rows, columns, width=size, height=size * height / width + title_height)
     for panel in panels:
         panel.axis("off")
-    for panel, picture, title in zip(panels, pictures, titles):
+    for panel, picture, title in zip(panels, pictures, titles, strict=False):
         panel.imshow(np.asarray(picture), interpolation="nearest")
         panel.set_title(title, fontsize=8)
     show(figure, caption, photo=np.ndim(pictures[0]) == 3)
@@ -124,14 +126,14 @@ def dots(
     panel.set(xticks=range(len(values)), ylabel=ylabel, xlim=(-0.6, len(values) - 0.4))
     panel.set_xticklabels(values, rotation=20, ha="right")
     handles, names = panel.get_legend_handles_labels()
-    unique = dict(zip(names, handles))
+    unique = dict(zip(names, handles, strict=True))
     panel.legend(unique.values(), unique.keys())
     show(figure, caption)
 
 
 def source(function: Callable) -> None:
     """Show the source of a helper where a notebook first uses it."""
-    display(Code(inspect.getsource(function), language="python"))
+    display(Markdown(f"```python\n{inspect.getsource(function)}```"))
 
 
 def draw(panel: Axes, function: Callable, low: float, high: float, **style) -> None:

@@ -6,11 +6,11 @@ import platform
 import time
 from pathlib import Path
 
+from labkit.paths import home
+
 import keras
 import psutil
 import tensorflow as tf
-
-from labkit.paths import home
 
 PROBE_SHAPE = (64, 16, 16, 64)  # images, height, width, channels of the convolution that is timed
 
@@ -67,7 +67,10 @@ def _candidates() -> list[str]:
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
         major = details.get("compute_capability", (0, 0))[0]
-        return ["float32", *(["mixed_bfloat16"] if major >= 8 else ["mixed_float16"] * (major == 7))]
+        return [
+            "float32",
+            *(["mixed_bfloat16"] if major >= 8 else ["mixed_float16"] * (major == 7)),
+        ]
     allowed = os.environ.get(_ISA, "AVX512_CORE_BF16").upper()
     bfloat16 = "BF16" in allowed or "AMX" in allowed or allowed in ("ALL", "DEFAULT")
     return ["float32", *(["mixed_bfloat16"] if bfloat16 and _has_bfloat16() else [])]
@@ -100,7 +103,7 @@ def _gflops(policy: str) -> float:
         return time.perf_counter() - begin
 
     seconds()  # the first call traces the graph
-    flops = 3 * 2 * 9 * channels * tf.size(images).numpy()
+    flops = 3 * 2 * 9 * channels * int(tf.size(images))
     return round(float(flops / min(seconds() for _ in range(5)) / 1e9), 1)
 
 

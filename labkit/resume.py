@@ -34,6 +34,7 @@ class Resume(keras.callbacks.History):
         self.seconds = self.resumed_seconds = 0.0
 
     def on_train_begin(self, logs=None):
+        """Take up a stored training of the same key."""
         super().on_train_begin(logs)
         self.model.history = self  # `fit` returns it even when no epoch is left to run
         self.model.optimizer.build(self.model.trainable_variables)
@@ -44,6 +45,7 @@ class Resume(keras.callbacks.History):
         self.begin = time.perf_counter() - self.seconds
 
     def on_epoch_end(self, epoch, logs=None):
+        """Add the epoch to the history and store everything."""
         super().on_epoch_end(epoch, logs)
         self.seconds = time.perf_counter() - self.begin
         self._save()
@@ -74,7 +76,9 @@ class Resume(keras.callbacks.History):
                 return
             for i, variable in enumerate(self._variables()):
                 variable.assign(stored[f"variable/{i}"])
-            for i, (callback, plain) in enumerate(zip(self.callbacks, state["callbacks"])):
+            for i, (callback, plain) in enumerate(
+                zip(self.callbacks, state["callbacks"], strict=True)
+            ):
                 vars(callback).update(plain)
                 _restore_arrays(callback, f"callback/{i}/", stored)
         self.history, self.epoch = state["history"], list(range(state["epoch"]))

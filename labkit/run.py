@@ -6,25 +6,20 @@ import json
 import os
 import shutil
 import sys
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+
+from labkit import data, machine
+from labkit.exercise import Exercise
+from labkit.paths import ROOT, home
+from labkit.results import PROFILES, bars, book, committed, misses, strict
+from labkit.resume import Resume, fingerprint
 
 import keras
 import numpy as np
 import pandas as pd
 import psutil
 import tensorflow as tf
-
-from labkit import data, machine
-from labkit.exercise import Exercise
-from labkit.paths import ROOT, home
-from labkit.resume import Resume, fingerprint
-
-PROFILES = ("quick", "standard", "full")
-RESULTS = ROOT / "labs" / "results"
-BARS = ROOT / "labs" / "bars.toml"
-BOOK = ROOT / "labs" / "book.toml"
 
 
 def start(lab: str, seed: int | None = None) -> "Run":
@@ -57,7 +52,9 @@ class Run:
         self.speed = machine.probe()
         self.fast_policy = os.environ.get("LABS_NUMERICS") or max(self.speed, key=self.speed.get)
         self.device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
-        self.jit_compile = "auto" if self.device == "GPU" else False  # XLA slows convolutions on CPU
+        self.jit_compile = (
+            "auto" if self.device == "GPU" else False
+        )  # XLA slows convolutions on CPU
         self._trainings: list[Resume] = []
 
     # --- sizes and numerics ---
@@ -65,7 +62,9 @@ class Run:
     def scale(self, **values):
         """Return the value of the present profile: `scale(quick=2, standard=20, full=100)`."""
         if set(values) != set(PROFILES):
-            raise ValueError(f"scale() takes exactly {', '.join(PROFILES)}; got {', '.join(values)}")
+            raise ValueError(
+                f"scale() takes exactly {', '.join(PROFILES)}; got {', '.join(values)}"
+            )
         return values[self.profile]
 
     @contextlib.contextmanager
@@ -95,7 +94,11 @@ class Run:
         if not speed:
             return "time not measured yet"
         minutes = reference["seconds"] * speed / max(self.speed.values()) / 60
-        return f"about {minutes:.0f} min here" if minutes >= 1.5 else f"about {minutes * 60:.0f} s here"
+        return (
+            f"about {minutes:.0f} min here"
+            if minutes >= 1.5
+            else f"about {minutes * 60:.0f} s here"
+        )
 
     # --- training that can be stopped ---
 
@@ -121,7 +124,9 @@ class Run:
 
     def tensorboard(self) -> None:
         """Open TensorBoard on this lab's logs below the cell; in strict mode only say how."""
-        print(f'In a terminal: tensorboard --logdir "{self.log_dir}"')
+        inside = self.log_dir.is_relative_to(ROOT)
+        shown = self.log_dir.relative_to(ROOT) if inside else self.log_dir
+        print(f'In a terminal: tensorboard --logdir "{shown.as_posix()}"')
         if not strict():
             from tensorboard import notebook
 
@@ -210,44 +215,6 @@ class Run:
             "source_sha256": os.environ.get("LABS_SOURCE_SHA256"),
             "date": now.date().isoformat(),
         }
-
-
-def committed(lab: str, profile: str) -> dict:
-    """Return the committed result of a lab and profile, or an empty dict."""
-    file = RESULTS / f"{lab}.{profile}.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-
-
-def book(lab: str) -> dict[str, float]:
-    """Return what the book printed for a lab, by the name of our metric."""
-    return tomllib.loads(BOOK.read_text(encoding="utf-8")).get(lab, {})
-
-
-def strict() -> bool:
-    """Return whether a metric outside its bars is an error: under CI, nbval, `course.py run`."""
-    return any(os.environ.get(name) for name in ("LABS_STRICT", "CI", "PYTEST_CURRENT_TEST"))
-
-
-def bars(lab: str, profile: str, numerics: str = "float32") -> dict[str, dict]:
-    """Return the accepted range of each metric: `{metric: {"min": …, "max": …, "seeds": …}}`."""
-    table = tomllib.loads(BARS.read_text(encoding="utf-8")) if BARS.exists() else {}
-    found = table.get(lab, {}).get(profile, {})
-    own = found.get(numerics, {})
-    return {name: bar for name, bar in (found | own).items() if {"min", "max"} & set(bar)}
-
-
-def misses(result: dict, accepted: dict[str, dict]) -> list[str]:
-    """Return one sentence for each metric of a result that is missing or outside its range."""
-    sentences = []
-    for name, bar in accepted.items():
-        value = result["metrics"].get(name)
-        value = value["value"] if isinstance(value, dict) else value
-        low, high = bar.get("min", -np.inf), bar.get("max", np.inf)
-        if value is None:
-            sentences.append(f"{name} was not recorded")
-        elif not low <= value <= high:
-            sentences.append(f"{name} = {value:.4g}, accepted {low:.4g} to {high:.4g}")
-    return sentences
 
 
 def _data() -> dict[str, str]:

@@ -377,12 +377,20 @@ def test_a_terminated_start_takes_its_command_along():
     assert b"Ended" in process.communicate(timeout=20)[1]  # end of file: the command is gone too
 
 
-def test_become_hands_over_process_and_exit_code():
-    last = "import os, sys; print(os.getpid(), flush=True); sys.exit(5)"
+def test_become_hands_over_process_place_and_exit_code(tmp_path):
+    last = (
+        "import os, sys; print(os.getpid(), os.getcwd(), os.environ['LABS_HOME'], sep='|'); exit(5)"
+    )
     first = f"import course, sys; sys.exit(course.become(sys.executable, '-c', {last!r}))"
     process = subprocess.Popen(
-        [sys.executable, "-c", first], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", first],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "LABS_HOME": "mine"},
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    output, _ = process.communicate(timeout=60)
+    pid, folder, home = process.communicate(timeout=60)[0].strip().split("|")
     assert process.returncode == 5
-    assert os.name == "nt" or int(output) == process.pid
+    assert os.name == "nt" or int(pid) == process.pid
+    assert os.path.samefile(folder, ROOT)
+    assert os.path.samefile(os.path.dirname(home), tmp_path)

@@ -8,12 +8,12 @@ import argparse
 import statistics
 import sys
 
-import tomlkit
-
-from labkit.run import BARS, PROFILES, committed
+from labkit.results import BARS, PROFILES, committed
 from tools import cells
 from tools.build import generate
 from tools.execute import execute
+
+import tomlkit
 
 FLOOR = 0.01  # no run is trusted to be more constant than this share of its mean
 BETTER_HIGH = ("accuracy",)  # beginnings of names; of all others the smaller value is the better
@@ -56,7 +56,9 @@ def margin_bars(result: dict, margin: float) -> dict[str, dict]:
 
 def write(lab: str, section: list[str], bars: dict[str, dict]) -> None:
     """Replace one section, such as `["quick"]`, of the bars file."""
-    document = tomlkit.parse(BARS.read_text(encoding="utf-8")) if BARS.exists() else tomlkit.document()
+    document = (
+        tomlkit.parse(BARS.read_text(encoding="utf-8")) if BARS.exists() else tomlkit.document()
+    )
     table = document.setdefault(lab, tomlkit.table(is_super_table=True))
     for key in section[:-1]:
         table = table.setdefault(key, tomlkit.table())

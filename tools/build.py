@@ -9,19 +9,19 @@ import hashlib
 import sys
 from pathlib import Path
 
-import nbformat
-
 from labkit import data
 from labkit.paths import ROOT
-from labkit.run import PROFILES, committed
+from labkit.results import PROFILES, committed
 from tools import cells
+
+import nbformat
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 AGEING = ("labkit", "constraints.txt")  # a change there makes outputs old, not wrong
 
 
 def build(lab: str) -> nbformat.NotebookNode:
-    """Return the student's notebook of a lab, with the stored outputs of cells that are the same."""
+    """Return the student's notebook of a lab, with the outputs of unchanged cells."""
     notebook, stored = generate(lab), load_stored(lab)
     if stored is None:
         return notebook
@@ -50,7 +50,9 @@ def cost(lab: str) -> str:
     texts = []
     for profile in PROFILES:
         run = committed(lab, profile)
-        measured = f"{run['seconds'] / 60:.1f} min, {run['peak_memory_mb'] / 1000:.1f} GB" if run else ""
+        measured = (
+            f"{run['seconds'] / 60:.1f} min, {run['peak_memory_mb'] / 1000:.1f} GB" if run else ""
+        )
         texts.append(f"`{profile}` {measured or 'not measured'}")
     return f"**Time and memory** on 2 CPU cores: {', '.join(texts)}."
 

@@ -3,14 +3,12 @@
 import ast
 import hashlib
 import re
-from pathlib import Path
+
+from labkit.paths import ROOT
 
 import jupytext
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
-
-import preprocessing
-from labkit.paths import ROOT
 
 SOURCES = ROOT / "labs" / "source"
 LABS = ROOT / "labs"
@@ -42,14 +40,19 @@ def read(lab: str) -> nbformat.NotebookNode:
     return notebook
 
 
+FORMATTER = re.compile(r"  # fmt: (skip|off|on)$", re.MULTILINE)  # says nothing to a reader
+
+
 def student(source: str) -> str:
     """Return the code of a cell with each marked solution replaced by a stub that runs."""
+    source = FORMATTER.sub("", source)
     block = re.compile(rf"^([ \t]*){BEGIN}\n.*?^[ \t]*{END}$", re.MULTILINE | re.DOTALL)
     return block.sub(lambda found: found.group(1) + STUB, source)
 
 
 def solution(source: str) -> str:
     """Return the code of a cell with its solution, without the markers."""
+    source = FORMATTER.sub("", source)
     return re.sub(rf"^[ \t]*({BEGIN}|{END})\n?", "", source, flags=re.MULTILINE).rstrip("\n")
 
 
@@ -87,7 +90,7 @@ def code_sha256(notebook: nbformat.NotebookNode) -> str:
 
 def preprocessing_sha256(notebook: nbformat.NotebookNode) -> str:
     """Return a hash of all of `preprocessing.py` that the code cells use, directly or not."""
-    module = ast.parse(Path(preprocessing.__file__).read_text(encoding="utf-8"))
+    module = ast.parse((ROOT / "preprocessing.py").read_text(encoding="utf-8"))
     parts = {name: node for node in module.body for name in _defined(node)}
     used = set().union(*(_names(ast.parse(python(student(c.source)))) for c in code(notebook)))
     todo, found = used & set(parts), set()

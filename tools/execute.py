@@ -5,13 +5,13 @@ import json
 import os
 from dataclasses import dataclass
 
+from labkit.paths import home
+from labkit.results import bars
+from tools import build, cells
+
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-
-from labkit.paths import home
-from labkit.run import bars
-from tools import build, cells
 
 
 @dataclass
@@ -51,7 +51,11 @@ def execute(
     file = home() / "results" / f"{lab}.{profile}.json"
     file.unlink(missing_ok=True)
     client = NotebookClient(
-        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": cells.LABS}}
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        resources={"metadata": {"path": cells.LABS}},
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
     error = ""
     try:

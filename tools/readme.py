@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from labkit.paths import ROOT
-from labkit.run import PROFILES, bars, book, committed
+from labkit.results import PROFILES, bars, book, committed
 from tools import cells
 
 README = ROOT / "README.md"

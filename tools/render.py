@@ -7,11 +7,11 @@ import argparse
 import json
 import sys
 
-import nbformat
-
-from labkit.run import PROFILES, RESULTS
+from labkit.results import PROFILES, RESULTS
 from tools import build, cells, readme
 from tools.execute import execute
+
+import nbformat
 
 
 def render(lab: str, profile: str) -> str:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from labkit.run import PROFILES, bars
+from labkit.results import PROFILES, bars
 from tools import cells
 from tools.build import generate
 from tools.execute import Outcome, execute

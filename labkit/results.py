@@ -1,0 +1,51 @@
+"""Results that are kept, and the ranges they must stay in; loads without TensorFlow."""
+
+import json
+import math
+import os
+import tomllib
+
+from labkit.paths import ROOT
+
+PROFILES = ("quick", "standard", "full")
+RESULTS = ROOT / "labs" / "results"
+BARS = ROOT / "labs" / "bars.toml"
+BOOK = ROOT / "labs" / "book.toml"
+
+
+def committed(lab: str, profile: str) -> dict:
+    """Return the committed result of a lab and profile, or an empty dict."""
+    file = RESULTS / f"{lab}.{profile}.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def book(lab: str) -> dict[str, float]:
+    """Return what the book printed for a lab, by the name of our metric."""
+    return tomllib.loads(BOOK.read_text(encoding="utf-8")).get(lab, {})
+
+
+def strict() -> bool:
+    """Return whether a metric outside its bars is an error: under CI, nbval, `course.py run`."""
+    return any(os.environ.get(name) for name in ("LABS_STRICT", "CI", "PYTEST_CURRENT_TEST"))
+
+
+def bars(lab: str, profile: str, numerics: str = "float32") -> dict[str, dict]:
+    """Return the accepted range of each metric: `{metric: {"min": …, "max": …, "seeds": …}}`."""
+    table = tomllib.loads(BARS.read_text(encoding="utf-8")) if BARS.exists() else {}
+    found = table.get(lab, {}).get(profile, {})
+    own = found.get(numerics, {})
+    return {name: bar for name, bar in (found | own).items() if {"min", "max"} & set(bar)}
+
+
+def misses(result: dict, accepted: dict[str, dict]) -> list[str]:
+    """Return one sentence for each metric of a result that is missing or outside its range."""
+    sentences = []
+    for name, bar in accepted.items():
+        value = result["metrics"].get(name)
+        value = value["value"] if isinstance(value, dict) else value
+        low, high = bar.get("min", -math.inf), bar.get("max", math.inf)
+        if value is None:
+            sentences.append(f"{name} was not recorded")
+        elif not low <= value <= high:
+            sentences.append(f"{name} = {value:.4g}, accepted {low:.4g} to {high:.4g}")
+    return sentences

@@ -1,0 +1,127 @@
+"""Every lab is whole, fresh and readable: what the course promises of each notebook."""
+
+import ast
+import json
+import re
+
+import nbformat
+import pytest
+
+from labkit.paths import ROOT
+from labkit.results import PROFILES, RESULTS, bars, committed, misses
+from tools import build, cells, readme
+
+LABS = cells.labs()
+KEYS = (
+    "lab profile numerics device seed metrics seconds peak_memory_mb machine versions data "
+    "source_sha256 date"
+).split()
+LIMITS_MB = {"04_cifar10": 2.0}  # photos are its subject
+
+
+@pytest.fixture(params=LABS)
+def lab(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(lab):
+    return build.load_stored(lab)
+
+
+def code(lab):
+    return cells.code(cells.read(lab))
+
+
+def test_notebooks_are_what_their_sources_make(lab):
+    assert build.problems(lab) == []
+
+
+def test_readme_shows_the_results():
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.replaced(text) == text, "run `python -m tools.readme`"
+
+
+def test_notebook_is_valid_and_comes_from_one_clean_run(notebook):
+    nbformat.validate(notebook)
+    counts = [cell.execution_count for cell in cells.code(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+    kinds = {output.get("name", output.output_type) for output in outputs(notebook)}
+    assert not kinds & {"stderr", "error"}
+
+
+def outputs(notebook):
+    return [output for cell in cells.code(notebook) for output in cell.outputs]
+
+
+def test_every_picture_has_a_text_and_a_caption(notebook):
+    pictures = [o for o in outputs(notebook) if {"image/png", "image/jpeg"} & set(o.get("data", []))]
+    assert pictures
+    captions = "".join(o.data["text/markdown"] for o in outputs(notebook) if "text/markdown" in o.get("data", []))
+    for picture in pictures:
+        kind = next(kind for kind in ("image/png", "image/jpeg") if kind in picture.data)
+        assert picture.metadata[kind]["alt"] in captions
+
+
+def test_notebook_is_small_and_names_no_folder_of_a_machine(lab, notebook):
+    text = nbformat.writes(notebook)
+    assert len(text) < LIMITS_MB.get(lab, 1.0) * 1e6
+    assert not re.search(r"/(home|root|tmp|Users)/|[A-Z]:\\\\", text)
+
+
+def test_anatomy(lab):
+    source = cells.read(lab)
+    first, setup = source.cells[0], source.cells[1]
+    assert first.source.startswith("# Lab")
+    assert "{{cost}}" in first.source
+    assert "labkit.start" in setup.source.splitlines()[-1]
+    assert len([line for line in setup.source.splitlines() if line]) <= 6
+    assert source.cells[-1].source == "run.check()"
+    headings = "\n".join(c.source for c in source.cells if c.cell_type == "markdown")
+    for needed in ("Experiment", "Results", "Exercises", "What to remember", "Read on"):
+        assert needed in headings
+    assert headings.count("Predict first") + headings.count("Before you run") >= 2
+
+
+def test_cells_are_short_and_do_not_ask_for_the_profile(lab):
+    for cell in code(lab):
+        student = cells.student(cell.source)
+        assert len(student.splitlines()) <= 40, student.splitlines()[0]
+        for node in ast.walk(ast.parse(cells.python(student))):
+            if isinstance(node, ast.If | ast.IfExp):
+                assert "profile" not in ast.unparse(node.test)
+
+
+def test_enough_cells_are_compared_and_enough_exercises_are_there(lab):
+    tagged = [cell for cell in code(lab) if "nbval-check-output" in cells.tags_of(cell)]
+    graded = [cell for cell in code(lab) if cell.metadata.get("nbgrader", {}).get("grade")]
+    assert len(tagged) >= 5
+    assert len(graded) >= 3
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_committed_results_are_whole_and_within_their_bars(lab, profile):
+    result = committed(lab, profile)
+    if result:
+        assert sorted(result) == sorted(KEYS)
+        accepted = bars(lab, profile, result["numerics"])
+        assert set(accepted) <= set(result["metrics"])
+        assert misses(result, accepted) == []
+
+
+def test_quick_has_a_bar_for_every_metric(lab):
+    assert set(bars(lab, "quick")) == set(committed(lab, "quick")["metrics"])
+
+
+def test_links_within_the_repository_lead_somewhere(lab):
+    for cell in cells.read(lab).cells:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", cell.source):
+            assert (ROOT / "labs" / target).exists(), target
+
+
+def test_result_files_belong_to_labs():
+    for file in RESULTS.glob("*.json"):
+        name, profile = file.stem.split(".")
+        assert name in LABS
+        assert profile in PROFILES
+        json.loads(file.read_text(encoding="utf-8"))
