@@ -6,23 +6,22 @@ The mistakes stand in `tests/mistakes/<lab>.py`: cells `# %% <grade_id>: <words 
 import re
 import time
 
-import pytest
-
 from labkit.paths import ROOT
 from tools import cells
+
+import pytest
 
 MISTAKES = ROOT / "tests" / "mistakes"
 
 
 def exercises():
     """Return (lab, grade_id) of every exercise."""
-    graded = [
+    return [
         (lab, cell.metadata["nbgrader"]["grade_id"].removesuffix("_check"))
         for lab in cells.labs()
         for cell in cells.code(cells.read(lab))
         if cell.metadata.get("nbgrader", {}).get("grade")
     ]
-    return graded
 
 
 def mistakes():
@@ -95,5 +94,8 @@ def test_an_answer_that_crashes_gets_no_points(monkeypatch, name):
 
     monkeypatch.delenv("LABS_GRADE")
     monkeypatch.setenv(name, "autograde")
-    with pytest.raises(AssertionError, match="ZeroDivisionError"), Exercise(test_there_are_three_mistakes):
+    with (
+        pytest.raises(AssertionError, match="ZeroDivisionError"),
+        Exercise(test_there_are_three_mistakes),
+    ):
         raise ZeroDivisionError

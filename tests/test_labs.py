@@ -4,18 +4,29 @@ import ast
 import json
 import re
 
-import nbformat
-import pytest
-
 from labkit.paths import ROOT
 from labkit.results import PROFILES, RESULTS, bars, committed, misses
 from tools import build, cells, readme
 
+import nbformat
+import pytest
+
 LABS = cells.labs()
-KEYS = (
-    "lab profile numerics device seed metrics seconds peak_memory_mb machine versions data "
-    "source_sha256 date"
-).split()
+KEYS = [
+    "lab",
+    "profile",
+    "numerics",
+    "device",
+    "seed",
+    "metrics",
+    "seconds",
+    "peak_memory_mb",
+    "machine",
+    "versions",
+    "data",
+    "source_sha256",
+    "date",
+]
 LIMITS_MB = {"04_cifar10": 2.0}  # photos are its subject
 
 
@@ -55,9 +66,13 @@ def outputs(notebook):
 
 
 def test_every_picture_has_a_text_and_a_caption(notebook):
-    pictures = [o for o in outputs(notebook) if {"image/png", "image/jpeg"} & set(o.get("data", []))]
+    pictures = [
+        o for o in outputs(notebook) if {"image/png", "image/jpeg"} & set(o.get("data", []))
+    ]
     assert pictures
-    captions = "".join(o.data["text/markdown"] for o in outputs(notebook) if "text/markdown" in o.get("data", []))
+    captions = "".join(
+        o.data["text/markdown"] for o in outputs(notebook) if "text/markdown" in o.get("data", [])
+    )
     for picture in pictures:
         kind = next(kind for kind in ("image/png", "image/jpeg") if kind in picture.data)
         assert picture.metadata[kind]["alt"] in captions

@@ -12,6 +12,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 SOURCES = ROOT / "labs" / "source"
 LABS = ROOT / "labs"
+PREPROCESSING = ROOT / "preprocessing.py"
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = "...  # YOUR CODE HERE"
 
@@ -90,7 +91,7 @@ def code_sha256(notebook: nbformat.NotebookNode) -> str:
 
 def preprocessing_sha256(notebook: nbformat.NotebookNode) -> str:
     """Return a hash of all of `preprocessing.py` that the code cells use, directly or not."""
-    module = ast.parse((ROOT / "preprocessing.py").read_text(encoding="utf-8"))
+    module = ast.parse(PREPROCESSING.read_text(encoding="utf-8"))
     parts = {name: node for node in module.body for name in _defined(node)}
     used = set().union(*(_names(ast.parse(python(student(c.source)))) for c in code(notebook)))
     todo, found = used & set(parts), set()

@@ -257,7 +257,7 @@ model_1.compile("adam", loss="mse", metrics=["mae"], jit_compile=run.jit_compile
 keep_best = keras.callbacks.EarlyStopping("val_mae", patience=1000, restore_best_weights=True)
 history_1 = model_1.fit(
     x_train, y_train, validation_data=(x_validation, y_validation), verbose=0,
-    batch_size=64, epochs=run.scale(quick=15, standard=300, full=300),
+    batch_size=64, epochs=run.scale(quick=10, standard=300, full=300),
     callbacks=run.callbacks("model-1-book", keep_best, data=(x_train, y_train)),
 )  # fmt: skip
 print(f"{len(history_1.epoch)} epochs, best after epoch {keep_best.best_epoch + 1}")
@@ -382,7 +382,7 @@ def predict_as_trained(model, x, passes):
 # difference between one split and the next?
 
 # %%
-n_splits, epochs = run.scale(quick=2, standard=5, full=10), run.scale(quick=8, standard=80, full=80)
+n_splits, epochs = run.scale(quick=2, standard=5, full=10), run.scale(quick=6, standard=80, full=80)
 errors = {name: [] for name in MODELS}
 gaps, dropout_off = {name: [] for name in MODELS}, []
 for seed in range(n_splits):
@@ -531,7 +531,7 @@ def make_periodic(width=256, dropout_rate=0.1, name="periodic"):
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 
-n_members, epochs = run.scale(quick=1, standard=3, full=8), run.scale(quick=8, standard=50, full=50)
+n_members, epochs = run.scale(quick=1, standard=3, full=8), run.scale(quick=6, standard=50, full=50)
 errors_best = {"linear": [], "boosting": [], "best": []}
 for seed in range(n_splits):
     ((x_train, y_train), _, (x_test, y_test)), to_dollars = prepare(houses, seed)

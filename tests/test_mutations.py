@@ -1,0 +1,119 @@
+"""The checks bite: whatever is changed behind their back turns one of them red."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+from labkit.paths import ROOT
+from labkit.results import bars, committed, misses
+from tools import build, cells, readme
+
+import nbformat
+import pytest
+
+LAB = "02_house_prices"
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch):
+    """Work on copies of sources, notebooks and `preprocessing.py`."""
+    shutil.copytree(cells.LABS, tmp_path / "labs")
+    shutil.copy(ROOT / "preprocessing.py", tmp_path)
+    monkeypatch.setattr(cells, "LABS", tmp_path / "labs")
+    monkeypatch.setattr(cells, "SOURCES", tmp_path / "labs" / "source")
+    monkeypatch.setattr(cells, "PREPROCESSING", tmp_path / "preprocessing.py")
+    assert build.problems(LAB) == []
+    return tmp_path
+
+
+def change(file, old, new):
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "complaint"),
+    [
+        (f"labs/source/{LAB}.py", "batch_size=64", "batch_size=32", "code_sha256"),
+        ("preprocessing.py", "default_rng(seed)", "default_rng(seed + 1)", "preprocessing_sha256"),
+        (f"labs/source/{LAB}.py", "After this lab you can", "You can", "prose changed"),
+        (f"labs/source/{LAB}.py", "100 * np.mean(np.abs(", "100 * np.max(np.abs(", "solution"),
+        (f"labs/{LAB}.ipynb", "After this lab you can", "You can", "prose changed"),
+        (f"labs/solutions/{LAB}.ipynb", "100 * np.mean(np.abs(", "100 * np.max((", "solution"),
+    ],
+)
+def test_changed_file_is_noticed(copies, file, old, new, complaint):
+    change(copies / file, old, new)
+    assert complaint in " ".join(build.problems(LAB))
+
+
+def test_changed_prose_does_not_need_a_render(copies):
+    change(copies / f"labs/source/{LAB}.py", "After this lab you can", "You can")
+    build.write(LAB)
+    assert build.problems(LAB) == []
+    assert any(cell.outputs for cell in cells.code(build.load_stored(LAB)))
+
+
+def test_comments_and_docstrings_do_not_age_outputs(copies):
+    change(copies / f"labs/source/{LAB}.py", "  # two inputs", "  # the inputs")
+    change(copies / "preprocessing.py", "Deal the rows of a table", "Deal rows")
+    assert "sha256" not in " ".join(build.problems(LAB))
+
+
+def test_changed_data_is_noticed(copies):
+    file = copies / "labs" / f"{LAB}.ipynb"
+    stored = nbformat.read(file, as_version=4)
+    name = next(iter(stored.metadata.course.data))
+    stored.metadata.course.data[name] = "0" * 64
+    nbformat.write(stored, file)
+    assert name in " ".join(build.problems(LAB))
+
+
+def test_changed_metric_is_noticed():
+    result = committed(LAB, "quick")
+    accepted = bars(LAB, "quick")
+    for name, bar in accepted.items():
+        worse = json.loads(json.dumps(result))
+        side, sign = ("max", 1) if "max" in bar else ("min", -1)
+        worse["metrics"][name] = bar[side] + sign * 1e-3 * max(1.0, abs(bar[side]))
+        assert name in " ".join(misses(worse, accepted))
+
+
+def test_number_typed_into_the_readme_is_noticed():
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.replaced(text.replace("| 14.08 |", "| 13.08 |")) == text
+
+
+def nbval(folder, notebook):
+    """Run nbval on the cells up to the first compared one; return pytest's exit code and text."""
+    file = folder / "short.ipynb"
+    nbformat.write(notebook, file)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        "-q",
+        "-c",
+        str(ROOT / "pyproject.toml"),
+    ]
+    command += ["--rootdir", str(folder), "-p", "no:cacheprovider", "--confcutdir", str(folder)]
+    done = subprocess.run([*command, str(file)], cwd=folder, capture_output=True, text=True)
+    return done.returncode, done.stdout
+
+
+def test_changed_output_is_noticed_by_nbval(tmp_path):
+    notebook = build.load_stored(LAB)
+    ends = [
+        i for i, cell in enumerate(notebook.cells) if "nbval-check-output" in cells.tags_of(cell)
+    ]
+    notebook.cells = notebook.cells[: ends[1] + 1]
+    code, text = nbval(tmp_path, notebook)
+    assert code == 0, text
+    compared = cells.code(notebook)[-1]
+    compared.outputs[0].text = compared.outputs[0].text.replace("True", "Truth")
+    code, text = nbval(tmp_path, notebook)
+    assert code == 1, text
+    assert "1 failed" in text

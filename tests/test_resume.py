@@ -1,0 +1,140 @@
+"""Training that is killed goes on from its last epoch; changed training starts afresh."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import labkit
+from labkit import machine
+
+import keras
+import numpy as np
+import pytest
+
+X = np.random.default_rng(0).normal(size=(64, 3)).astype("float32")
+Y = X @ np.array([[1.0], [-2.0], [0.5]], "float32")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABS_HOME", str(tmp_path))
+    monkeypatch.setattr(machine, "probe", lambda: {"float32": 100.0})
+    return labkit.start("toy")
+
+
+def fit(run, epochs, width=4, learning_rate=0.01, data=(X, Y), name="net"):
+    """Train a toy network; return its history and the callback that keeps the best weights."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(width), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.Adam(learning_rate), "mse")
+    best = keras.callbacks.EarlyStopping("val_loss", patience=99, restore_best_weights=True)
+    history = model.fit(
+        *data, validation_data=data, epochs=epochs, batch_size=16, shuffle=False, verbose=0,
+        callbacks=run.callbacks(name, best, data=data),
+    )  # fmt: skip
+    return history, best
+
+
+def test_resumed_training_equals_an_uninterrupted_one(run):
+    whole, whole_best = fit(run, 6, name="whole")
+    fit(run, 3)
+    rest, rest_best = fit(run, 6)
+    assert rest.epoch == [0, 1, 2, 3, 4, 5]
+    np.testing.assert_allclose(rest.history["loss"], whole.history["loss"], rtol=1e-6)
+    for a, b in zip(whole.model.get_weights(), rest.model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert rest_best.best == pytest.approx(whole_best.best)
+    assert rest_best.best_epoch == whole_best.best_epoch
+
+
+def test_best_weights_of_an_interrupted_training_survive(run):
+    _, best = fit(run, 3)
+    best_before = best.best
+    history, best = fit(run, 3)  # nothing is left to do: only the best weights come back
+    assert len(history.epoch) == 3
+    assert best.best == pytest.approx(best_before)
+    assert history.model.evaluate(X, Y, verbose=0) == pytest.approx(best_before, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change", [{"width": 5}, {"learning_rate": 0.02}, {"data": (X[:32], Y[:32])}]
+)
+def test_changed_training_starts_afresh_and_says_so(run, capsys, change):
+    fit(run, 3)
+    history, _ = fit(run, 2, **change)
+    assert history.epoch == [0, 1]
+    assert "starts afresh" in capsys.readouterr().out
+
+
+def test_other_seed_starts_afresh(run, capsys):
+    fit(run, 2)
+    run.seed = 7
+    history, _ = fit(run, 3)
+    assert history.epoch == [0, 1, 2]
+    assert "starts afresh" in capsys.readouterr().out
+
+
+def test_resume_says_where_it_goes_on_and_forget_forgets(run, capsys):
+    fit(run, 2)
+    fit(run, 3)
+    assert "goes on after epoch 2 of 3" in capsys.readouterr().out
+    run.forget("net")
+    fit(run, 1)
+    assert "goes on" not in capsys.readouterr().out
+
+
+def test_seconds_of_all_parts_are_counted(run):
+    first, _ = fit(run, 2)
+    second, _ = fit(run, 3)
+    assert second.resumed_seconds == pytest.approx(first.seconds)
+    assert second.seconds > first.seconds
+
+
+SCRIPT = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import keras, labkit, test_resume
+run = labkit.start("toy")
+class Kill(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        if {kill} and len(run._trainings[0].epoch) == 2 and batch == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+callbacks = run.callbacks
+run.callbacks = lambda name, *more, data: [Kill(), *callbacks(name, *more, data=data)]
+history, _ = test_resume.fit(run, 4)
+print(history.epoch, len(history.history["loss"]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no kill -9")
+def test_kill_9_in_the_middle_of_an_epoch(tmp_path):
+    def start(kill):
+        code = textwrap.dedent(SCRIPT).format(tests=os.path.dirname(__file__), kill=kill)
+        env = {**os.environ, "LABS_HOME": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+        return done.returncode, done.stdout
+
+    code, _ = start(kill=True)
+    assert code == -signal.SIGKILL
+    code, text = start(kill=False)
+    assert code == 0
+    assert "goes on after epoch 2 of 4" in text
+    assert text.splitlines()[-1] == "[0, 1, 2, 3] 4"
+
+
+def test_state_file_is_whole_or_absent(run, tmp_path, monkeypatch):
+    fit(run, 2)
+    file = next((tmp_path / "trainings").rglob("*.npz"))
+    before = file.read_bytes()
+
+    def full(*_args, **_arrays):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("labkit.resume.np.savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        fit(run, 3)
+    assert file.read_bytes() == before
+    assert json.loads(str(np.load(file)["state"]))["epoch"] == 2

@@ -1,0 +1,120 @@
+"""The frame around a lab: profiles, recorded metrics, bars, strict mode, numerics."""
+
+import json
+
+import labkit
+from labkit import machine, results
+from labkit import run as run_module
+
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABS_HOME", str(tmp_path))
+    monkeypatch.setattr(machine, "probe", lambda: {"float32": 100.0, "mixed_bfloat16": 300.0})
+    return labkit.start("02_house_prices")
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Accept 1 to 2 for `error`, and nothing else."""
+    monkeypatch.setattr(run_module, "bars", lambda *_: {"error": {"min": 1.0, "max": 2.0}})
+
+
+def test_unknown_profile_names_the_choices(monkeypatch):
+    monkeypatch.setenv("LABS_PROFILE", "fast")
+    with pytest.raises(ValueError, match="quick, standard, full"):
+        labkit.start("02_house_prices")
+
+
+def test_scale_wants_every_profile(run):
+    assert run.scale(quick=1, standard=2, full=3) == 1
+    with pytest.raises(ValueError, match="quick, standard, full"):
+        run.scale(quick=1, standard=2)
+
+
+def test_fast_sets_the_fastest_policy_and_takes_it_back(run):
+    with run.fast():
+        assert keras.layers.Dense(1).compute_dtype == "bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
+    assert run.numerics == "mixed_bfloat16"
+
+
+def test_status_line_scales_the_committed_seconds(run, monkeypatch):
+    reference = {"seconds": 120.0, "machine": {"gflops": 600.0}}
+    monkeypatch.setattr(run_module, "committed", lambda *_: reference)
+    assert "about 4 min here" in run.status()
+
+
+def test_imitated_old_processor_gets_no_bfloat16(monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setattr(machine, "_has_bfloat16", lambda: True)
+    assert machine._candidates() == ["float32"]
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    assert machine._candidates() == ["float32", "mixed_bfloat16"]
+
+
+def test_record_keeps_mean_spread_and_number(run):
+    run.record(error=[1.0, 2.0, 3.0], accuracy=0.5)
+    assert run.metrics == {"error": {"value": 2.0, "spread": 1.0, "seeds": 3}, "accuracy": 0.5}
+    with pytest.raises(ValueError, match="loss is not finite"):
+        run.record(loss=float("nan"))
+
+
+@pytest.mark.parametrize("value", [0.5, 2.5])
+def test_metric_outside_its_bar_raises_when_strict(run, narrow, value):
+    run.record(error=value)
+    with pytest.raises(AssertionError, match="error"):
+        run.check()
+
+
+def test_metric_that_was_not_recorded_raises_when_strict(run, narrow):
+    with pytest.raises(AssertionError, match="not recorded"):
+        run.check()
+
+
+def test_student_is_told_and_not_stopped(run, narrow, monkeypatch, capsys):
+    for name in ("LABS_STRICT", "CI", "PYTEST_CURRENT_TEST"):
+        monkeypatch.delenv(name, raising=False)
+    run.record(error=2.5)
+    run.check()
+    assert "error = 2.5, accepted 1 to 2" in capsys.readouterr().out
+
+
+def test_check_writes_the_result(run, narrow, tmp_path):
+    run.record(error=1.5)
+    run.check()
+    result = json.loads((tmp_path / "results" / "02_house_prices.quick.json").read_text())
+    assert result["metrics"] == {"error": 1.5}
+    assert result["seconds"] > 0
+    assert result["peak_memory_mb"] > 100
+    assert result["machine"]["gflops"] == 300.0
+
+
+def test_table_shows_book_standard_and_this_run(run):
+    run.record(relative_error_model_1=[13.0, 14.0])
+    row = run.table().loc["relative_error_model_1"]
+    assert row["book"] == "14.08"
+    assert row["this run (quick)"] == "13.5 ± 0.71"
+
+
+def test_bars_of_other_numerics_replace_single_metrics(tmp_path, monkeypatch):
+    file = tmp_path / "bars.toml"
+    text = (
+        "[lab.quick]\na = {min = 1}\nb = {max = 2}\n[lab.quick.mixed_bfloat16]\na = {min = 0.9}\n"
+    )
+    file.write_text(text)
+    monkeypatch.setattr(results, "BARS", file)
+    assert results.bars("lab", "quick") == {"a": {"min": 1}, "b": {"max": 2}}
+    assert results.bars("lab", "quick", "mixed_bfloat16") == {"a": {"min": 0.9}, "b": {"max": 2}}
+
+
+def test_probe_measures_and_remembers(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABS_HOME", str(tmp_path))
+    first = machine.probe()
+    assert np.isfinite(list(first.values())).all()
+    monkeypatch.setattr(machine, "_gflops", None)
+    assert machine.probe() == first
