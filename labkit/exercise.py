@@ -35,7 +35,7 @@ class Exercise:
         if not issubclass(kind, Exception):
             return False
         if kind is NotAttemptedError:
-            message = f"{names}: not attempted yet."
+            message = f"{names}: not attempted yet (it returns nothing; is a `return` missing?)."
         elif kind is AssertionError:
             message = f"{names}: not yet right. {error}"
         else:

@@ -170,6 +170,8 @@ class Run:
         standard = committed(self.lab, "standard").get("metrics", {})
         this = f"this run ({self.profile})"
         columns = {"book": book(self.lab), "standard run": standard, this: self.metrics}
+        if self.profile == "standard":
+            del columns["standard run"]  # it is this run
         rows = {
             name: {title: _show(values.get(name)) for title, values in columns.items()}
             for name in self.metrics

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from labkit.paths import home
-from labkit.results import bars
+from labkit.results import RESULTS, bars
 from tools import build, cells
 
 import nbformat
@@ -34,6 +34,14 @@ class Outcome:
         bar = accepted.get(name, {})
         limits = f"{bar.get('min', float('-inf')):.4g} to {bar.get('max', float('inf')):.4g}"
         return f"{self.lab:24} {self.result['seconds']:6.0f} s   {name} {value:.4g} ({limits})"
+
+    def keep(self) -> None:
+        """Write the result to `labs/results/`; raise `RuntimeError` when the run failed."""
+        if self.error:
+            raise RuntimeError(f"{self.lab}: nothing was written. {self.error}")
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        file = RESULTS / f"{self.lab}.{self.result['profile']}.json"
+        file.write_text(json.dumps(self.result, indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
 def execute(

@@ -19,9 +19,9 @@
 # - prepare a table for a network without letting the test rows help;
 # - read learning curves and recognise overfitting;
 # - compare models over several splits, and say which differences are real;
-# - build a network for tables that keeps up with gradient boosting.
+# - build a network for tables, and compare it fairly with gradient boosting.
 #
-# **Chapter 2** of the book. **Needs** the set-up of the README, no GPU, no network.
+# **Chapter 2** of the book. **Needs** the set-up of the README, no GPU, no internet connection.
 # {{cost}}
 
 # %% tags=["setup"]
@@ -48,10 +48,10 @@ b = 0.5
 
 z = w @ x + b
 a = 1 / (1 + np.exp(-z))
-print(f"z = {z:.4f}, a = {a:.4f}")
+print(f"z = {z:.4f}, a = {a:.4f}, Keras {float(keras.ops.sigmoid(z)):.4f}")
 
 # %% [markdown]
-# The activation is what makes depth worth having. Two layers *without* one are a single layer in
+# Without activations depth is useless: two layers without one in between are a single layer in
 # disguise, because a product of matrices is a matrix:
 
 # %% tags=["nbval-check-output"]
@@ -71,6 +71,10 @@ for panel, (name, function) in zip(panels, activations.items()):
 figures.show(figure, "Sigmoid and tanh level off on both sides; ReLU passes what is positive.")
 
 # %% [markdown]
+# Where a curve is flat its slope is almost zero, and through many layers the gradient fades away
+# (*vanishing gradient*). ReLU does not have this on its positive side: one reason why deep networks
+# use it.
+#
 # A *dense* layer is many neurons that all see the same inputs. With $n$ inputs and $m$ neurons it
 # has $n \cdot m$ weights and $m$ biases. The network of Experiment 1 has 21 inputs, two hidden
 # layers of 64 and one output:
@@ -89,13 +93,16 @@ print(by_hand, "together", sum(by_hand))
 #   \mathrm{MAE} = \frac1N \sum_i |y_i - \hat y_i|.$$
 #
 # Squaring makes an error of 2 four times as bad as an error of 1, so MSE chases the few large
-# errors, and MAE weighs every dollar alike.
+# errors, and MAE weighs every dollar alike. The loss belongs to the problem: for a number MSE or MAE
+# and a linear output; for yes or no binary cross-entropy and one sigmoid (lab 3); for one of many
+# classes categorical cross-entropy and softmax (lab 4).
 
 # %% tags=["nbval-check-output"]
 truth = np.array([3.0, 5.0, 2.0, 7.0])
 guess = np.array([2.5, 5.0, 4.0, 8.0])
-print(f"MSE {keras.losses.MeanSquaredError()(truth, guess):.4f}")
-print(f"MAE {keras.losses.MeanAbsoluteError()(truth, guess):.4f}")
+mse, mae = np.mean((truth - guess) ** 2), np.mean(np.abs(truth - guess))
+print(f"MSE by hand {mse:.4f}, Keras {keras.losses.MeanSquaredError()(truth, guess):.4f}")
+print(f"MAE by hand {mae:.4f}, Keras {keras.losses.MeanAbsoluteError()(truth, guess):.4f}")
 
 # %%
 figure, (panel,) = figures.axes(width=4.5)
@@ -134,15 +141,23 @@ figures.show(
 )
 
 # %% [markdown]
-# Real losses have millions of weights and a noisy gradient, taken from a *mini-batch* of examples.
-# **Adam** keeps a running mean $m_t$ of the gradient and a running mean $v_t$ of its square, and
-# divides one by the root of the other, so that every weight gets a step of about the same size:
+# Real losses depend on thousands to millions of weights. The gradient is computed from the output
+# back to the input by the chain rule (*backpropagation*). Taken over all rows it is exact but slow
+# (*full batch*); from one random row it is fast but noisy (*stochastic gradient descent*); in use is
+# the middle, a *mini-batch*. Such a loss has many valleys: the walk ends in a *local* minimum, not
+# always the lowest. *Momentum* helps: it steps along a running mean of the gradients.
+#
+# **Adam** keeps a running mean $m_t$ of the gradient $g_t$ of step $t$ and a running mean $v_t$ of its
+# square, and divides one by the root of the other, so that every weight gets a step of about the
+# same size ($\alpha$ is the learning rate, $\eta$ above; $\beta_1 = 0.9$ and $\beta_2 = 0.999$ set how
+# long the means remember):
 #
 # $$m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2, \quad
 # w_t = w_{t-1} - \alpha\, \frac{m_t / (1-\beta_1^t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon}.$$
 #
 # > **Note on the book.** It calls Adam momentum plus AdaGrad; with its *decaying* mean of squares
-# > it is momentum plus RMSProp. Keras takes $\epsilon = 10^{-7}$, not $10^{-8}$.
+# > it is momentum plus RMSProp. The book, like the paper, takes $\epsilon = 10^{-8}$; Keras takes
+# > $10^{-7}$ and adds it at a slightly different place, which the six digits below do not show.
 
 
 # %% tags=["definition", "nbval-check-output"]
@@ -166,8 +181,9 @@ print(f"by hand {adam(1.0, (4.0, -1.0, 0.5)):.6f}, Keras {float(weight):.6f}")
 #
 # ### 4.1 Prepare the data
 #
-# 21,613 houses sold in King County (Seattle and around it) from May 2014 to May 2015; areas are in
-# square *feet*.
+# 21,613 sales of houses in King County (Seattle and around it) from May 2014 to May 2015; areas are in
+# square *feet* (the book says square metres). Some houses were sold twice, so a random split can
+# put one house on both sides: a small leak that we keep, as the book does.
 
 # %% tags=["nbval-check-output"]
 raw = data.table("king_county")
@@ -177,7 +193,8 @@ print("price: mean {:,.0f}, median {:,.0f} dollars".format(*houses.price.agg(["m
 
 # %% [markdown]
 # `parse_houses` is the first function of the course's `preprocessing.py`. It turns the date into
-# year, month and day, drops the id, and leaves 21 numbers to predict the price from:
+# year, month and day, drops the id, and leaves 21 numbers to predict the price from. Two of them are
+# crude as numbers: `zipcode` is a name, and `yr_renovated` is 0 for "never". We keep the book's 21.
 
 # %%
 figures.source(parse_houses)
@@ -189,13 +206,14 @@ panels[0].set(xlabel="price (million dollars)", ylabel="houses")
 panels[1].hist(np.log10(houses.price), bins=60, color=figures.COLOURS[0])
 panels[1].set(xlabel="log₁₀ of the price in dollars", ylabel="houses")
 figures.show(
-    figure, "A few villas stretch the prices to the right; their logarithm is even on both sides."
+    figure,
+    "A few villas stretch the prices to the right; their logarithms are spread almost evenly.",
 )
 
 # %% [markdown]
 # Three parts, three purposes: the network learns from the *training* rows, decisions (when to stop,
-# which model) look at the *validation* rows, and the *test* rows are used once, at the end.
-# Inputs on very different scales (bedrooms: 3, ground: 15,000) make gradient descent slow, so every
+# which model) look at the *validation* rows, and the *test* rows only report: nothing is chosen by them.
+# Inputs on very different scales (bedrooms: 3, lot: 15,000) make gradient descent slow, so every
 # column is *standardised*, $x_\text{norm} = (x - \text{mean})/\text{std}$.
 #
 # > **Note on the book.** It takes mean and standard deviation from training *and* validation rows,
@@ -208,7 +226,7 @@ print(len(train), len(validation), len(test))
 scaled_train, scaled_test, scaler = standardize(train, test)
 print(f"training: mean {scaled_train.grade.mean():+.3f}, std {scaled_train.grade.std(ddof=0):.3f}")
 print(f"test:     mean {scaled_test.grade.mean():+.3f}, std {scaled_test.grade.std(ddof=0):.3f}")
-print("largest standardised ground:", round(scaled_train.sqft_lot.max(), 1))
+print("largest standardised lot:", round(scaled_train.sqft_lot.max(), 1))
 
 
 # %% [markdown]
@@ -216,7 +234,8 @@ print("largest standardised ground:", round(scaled_train.sqft_lot.max(), 1))
 #
 # One function makes the four models of this chapter; Model-1 has two hidden layers of 64. The rest
 # of the recipe is the book's: loss MSE, Adam with learning rate 0.001, batches of 64, the price
-# itself (standardised) as the target.
+# itself (standardised) as the target. (The book calls this *linear* regression; the network is not
+# linear.)
 
 
 # %% tags=["definition"]
@@ -244,14 +263,16 @@ def features_and_price(tables):
     ]
 
 
+# %%
+*scaled, scaler = standardize(train, validation, test)
+(x_train, y_train), (x_validation, y_validation), (x_test, y_test) = features_and_price(scaled)
+
 # %% [markdown]
 # **Predict first:** over hundreds of epochs, what will the training loss do, and what the
 # validation loss?
 
 # %%
-*scaled, scaler = standardize(train, validation, test)
-(x_train, y_train), (x_validation, y_validation), (x_test, y_test) = features_and_price(scaled)
-
+keras.utils.set_random_seed(run.seed)
 model_1 = make_mlp()
 model_1.compile("adam", loss="mse", metrics=["mae"], jit_compile=run.jit_compile)
 keep_best = keras.callbacks.EarlyStopping("val_mae", patience=1000, restore_best_weights=True)
@@ -265,7 +286,8 @@ print(f"{len(history_1.epoch)} epochs, best after epoch {keep_best.best_epoch + 
 # %% [markdown]
 # `run.callbacks` adds two things to the callback that is given: logs for TensorBoard, and a file
 # from which training goes on if you interrupt it and run the cell again. `keep_best` puts the
-# weights of the best validation epoch back at the end.
+# weights of the best validation epoch back at the end, like the book's checkpoint; its patience is
+# larger than the number of epochs, so it never stops. With a smaller one it would (*early stopping*).
 #
 # ### 4.3 Show the results
 
@@ -274,10 +296,14 @@ figures.curves(
     {"training": {"loss": history_1.history["loss"], "mae": history_1.history["mae"]},
      "validation": {"loss": history_1.history["val_loss"], "mae": history_1.history["val_mae"]}},
     ["loss", "mae"], labels={"loss": "MSE (standardised)", "mae": "MAE (standardised)"},
-    caption="Training error keeps falling; validation error stops: from there on the network overfits.",
+    caption="Training and validation error of Model-1, epoch by epoch.",
 )  # fmt: skip
 
 # %% [markdown]
+# **What happened, and why.** Find the epoch after which the validation error no longer falls while the
+# training error still does: from there on the network learns the noise of its training rows, it
+# *overfits*. In `quick` the training stops before that; the 300 epochs of `standard` show it.
+#
 # The book's measure is the mean absolute error in percent of the mean price. For it, predictions
 # must go back to dollars, by the mean and the standard deviation of the *training* prices.
 
@@ -298,7 +324,7 @@ print(f"Model-1, the book's recipe, one split: {run.metrics['relative_error_book
 # ### 4.4 TensorBoard
 #
 # TensorBoard draws the logs while training runs. It has a page of *scalars* (the curves above), and
-# pages for *graphs*, *distributions* and *histograms* that later labs fill. Logging a lot slows
+# pages for *graphs*, *distributions* and *histograms* that stay empty here. Logging a lot slows
 # training down; one point an epoch costs next to nothing. The next cell opens it here; in a
 # terminal the command that it prints does the same.
 
@@ -316,7 +342,8 @@ run.tensorboard()
 # A network overfits when it learns the noise of its training rows. Without more data, one can
 #
 # - make it **smaller** (Model-2: 16 neurons instead of 64);
-# - **punish large weights** (Model-3: L2 adds $\lambda \sum_i w_i^2$ to the loss, $\lambda = 0.001$);
+# - **punish large weights** (Model-3: L2, also called *weight decay*, adds $\lambda \sum_i w_i^2$ to the
+#   loss, $\lambda = 0.001$; L1 adds $\lambda \sum_i |w_i|$ and drives many weights to zero);
 # - **drop** neurons at random while training, so that none relies on another (Model-4: 30 %).
 #
 # > **Note on the book.** It ranks the four by a single random split. How far does the luck of
@@ -325,9 +352,11 @@ run.tensorboard()
 #
 # ### 5.1 Prepare the data
 #
-# The recipe changes for the measure that counts. The target is the *logarithm* of the price (a villa
-# and a cottage then count alike), and the areas enter as logarithms, too; the loss is MAE; and the
-# learning rate falls to zero along a cosine, which spares us the choice of a best epoch.
+# The recipe changes for the measure that counts. The measure is a mean absolute error, so the loss is
+# MAE. The target is the *logarithm* of the price, so that a few villas do not dominate the training.
+# Nothing is lost on the way back to dollars: MAE aims at the median, and the median of the logarithms
+# is the logarithm of the median. The areas enter as logarithms, too, and the learning rate falls to
+# zero along a cosine, so we use the last epoch and need not choose a best one.
 
 
 # %% tags=["definition"]
@@ -365,10 +394,11 @@ def cosine_adam(learning_rate, rows, batch_size, epochs):
 
 
 # %% [markdown]
-# Keras switches dropout off when it predicts. For a classifier that works well; a regression
-# network it pulls to one side, because the sums that its ReLUs see without dropout scatter less
-# than those it was trained on. The cure is to predict as one trained: with dropout *on*, many
-# times, and take the mean (Gal and Ghahramani, 2016). Without dropout both are the same.
+# Keras switches dropout off when it predicts. For this network that shifts the predictions: with
+# dropout, the sums in front of the second ReLU vary more than without it, and since ReLU cuts off what
+# is negative, its mean output changes. So we predict as we trained: dropout *on*, many times, then the
+# mean (Gal and Ghahramani, 2016). For a network without dropout there is no difference; the table of
+# results shows both for Model-4.
 
 
 # %% tags=["definition"]
@@ -379,34 +409,32 @@ def predict_as_trained(model, x, passes):
 
 # %% [markdown]
 # **Predict first:** which of the four will win on most splits, and by how much, compared with the
-# difference between one split and the next?
+# difference between one split and the next? (Split 0 is left out: we tried our recipes on it.)
 
 # %%
-n_splits, epochs = run.scale(quick=2, standard=5, full=10), run.scale(quick=6, standard=80, full=80)
+splits = range(1, 1 + run.scale(quick=2, standard=5, full=10))
+epochs = run.scale(quick=6, standard=80, full=80)
 errors = {name: [] for name in MODELS}
 gaps, dropout_off = {name: [] for name in MODELS}, []
-for seed in range(n_splits):
-    ((x_train, y_train), (x_validation, y_validation), (x_test, y_test)), to_dollars = prepare(
-        houses, seed
-    )
+for seed in splits:
+    ((x, y), (x_val, y_val), (x_new, y_new)), to_dollars = prepare(houses, seed)
     for name, options in MODELS.items():
         keras.utils.set_random_seed(run.seed + seed)
         model = make_mlp(**options, name=name)
         model.compile(
-            cosine_adam(2e-3, len(x_train), 64, epochs), loss="mae", metrics=["mae"],
+            cosine_adam(2e-3, len(x), 64, epochs), loss="mae", metrics=["mae"],
             jit_compile=run.jit_compile, steps_per_execution=16,
         )  # fmt: skip
         history = model.fit(
-            x_train, y_train, validation_data=(x_validation, y_validation), verbose=0,
-            batch_size=64, epochs=epochs,
-            callbacks=run.callbacks(f"{name}-split-{seed}", data=(x_train, y_train)),
+            x, y, validation_data=(x_val, y_val), batch_size=64, epochs=epochs, verbose=0,
+            callbacks=run.callbacks(f"{name}-split-{seed}", data=(x, y)),
         )  # fmt: skip
-        predicted = to_dollars(predict_as_trained(model, x_test, passes=40))
-        errors[name].append(relative_error(to_dollars(y_test), predicted))
+        predicted = to_dollars(predict_as_trained(model, x_new, passes=40))
+        errors[name].append(relative_error(to_dollars(y_new), predicted))
         if name == "model_4":
-            plain = to_dollars(model.predict(x_test, verbose=0)[:, 0])
-            dropout_off.append(relative_error(to_dollars(y_test), plain))
-        in_sample = model.evaluate(x_train, y_train, verbose=0, return_dict=True)["mae"]
+            plain = to_dollars(model.predict(x_new, verbose=0)[:, 0])
+            dropout_off.append(relative_error(to_dollars(y_new), plain))
+        in_sample = model.evaluate(x, y, verbose=0, return_dict=True)["mae"]
         gaps[name].append(history.history["val_mae"][-1] / in_sample)
     print(f"split {seed}:", {name: round(values[-1], 2) for name, values in errors.items()})
 
@@ -420,52 +448,53 @@ run.record(relative_error_model_4_dropout_off=dropout_off)
 figures.dots(
     errors, "relative error on test rows (%)",
     book={name: run.book[f"relative_error_{name}"] for name in MODELS},
-    caption="Test error of the four models on each split, their mean, and the book's single split.",
+    caption="Test error of the models on each split, their mean, and the book's value (its own recipe, one split).",
 )  # fmt: skip
 
 # %% [markdown]
 # How much of a difference is luck? Two models on the *same* split share its luck, so we look at
-# the difference split by split, and at how far it scatters.
+# the difference split by split, and at how far it scatters. Random splits share rows, so the usual
+# margin of a mean would promise too much; the one below allows for it (Nadeau and Bengio, 2003).
 
 
 # %% tags=["definition"]
 def paired(errors, baseline):
-    """Return each model's difference to `baseline`: mean over splits, its standard error, wins."""
+    """Return each model's difference to `baseline`: mean over splits, its 95 % margin, wins."""
     rows = {}
     for name, values in errors.items():
         difference = np.array(values) - np.array(errors[baseline])
-        error_of_mean = difference.std(ddof=1) / np.sqrt(len(difference))
-        rows[name] = [
-            difference.mean(),
-            error_of_mean,
-            f"{(difference < 0).sum()} of {len(difference)}",
-        ]
-    columns = ["difference (points)", "standard error", f"better than {baseline} on"]
+        n = len(difference)
+        spread = difference.std(ddof=1) * np.sqrt(1 / n + 0.2 / 0.6)  # test rows / training rows
+        wins = f"{(difference < 0).sum()} of {n}"
+        rows[name] = [difference.mean(), stats.t.ppf(0.975, n - 1) * spread, wins]
+    columns = ["difference (points)", "95 % margin ±", f"better than {baseline} on"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).drop(index=baseline)
 
 
 # %%
+from scipy import stats
+
 comparison = paired(errors, "model_1")
-comparison["overfitting: validation MAE / training MAE"] = [
-    np.mean(gaps[name]) for name in comparison.index
-]
+comparison["validation MAE / training MAE"] = [np.mean(gaps[name]) for name in comparison.index]
 print(f"model_1 itself: validation MAE / training MAE = {np.mean(gaps['model_1']):.3f}")
 comparison.round(3)
 
 # %%
-clear = comparison["difference (points)"].abs() > 2 * comparison["standard error"]
-for name, row in comparison[clear].iterrows():
-    word = "better" if row["difference (points)"] < 0 else "worse"
-    print(f"{name} is {word} than model_1 by more than twice the standard error.")
-for name in comparison[~clear].index:
-    print(f"{name} cannot be told from model_1 on {n_splits} splits.")
+for name, row in comparison.iterrows():
+    difference, margin = row["difference (points)"], row["95 % margin ±"]
+    verdict = "cannot be told from" if abs(difference) <= margin else "is better than"
+    verdict = "is worse than" if difference > margin else verdict
+    print(f"{name} {verdict} model_1 on {len(splits)} splits.")
 
 # %% [markdown]
 # **What happened, and why.** All three remedies shrink the *gap* between training and validation
-# error: that conclusion of the book stands. That each of them also gives a better *test* error
-# depends on the recipe. A smaller gap may come from learning the training rows less well, and the
-# small network has too little room for this table. The book's order among its remedies cannot be
-# had from one split: the same model moves more from split to split than the models differ.
+# error: that conclusion of the book stands. Whether one also lowers the *test* error is another
+# question, and the lines above answer it. A remedy can close the gap in two ways: by keeping the
+# network from learning noise, which helps, or by letting it learn the training rows less well, which
+# does not. In a short run (`quick`) nothing has overfitted yet, so holding the network back mostly
+# costs. The book's order comes from one split, which cannot say how sure it is. The dots can: where
+# a difference has the same sign on every split, one split would have told the same; where the sign
+# changes, one could have misled. (We did not repeat the remedies with the book's own recipe.)
 
 # %% [markdown]
 # ## 6. Further · Experiment 3: how good can a network get?
@@ -475,7 +504,8 @@ for name in comparison[~clear].index:
 # here: one split on latitude can separate two quarters of a city, whereas a dense layer, in
 # standardised latitude, sees almost a straight line. So the network gets **periodic features**
 # (Gorishniy et al., 2022): every column $x$ also enters as $\sin 2\pi c_k x$ and $\cos 2\pi c_k x$ with
-# frequencies $c_k$ that are learned.
+# frequencies $c_k$ that are learned; a small layer with ReLU then mixes the waves of each column into
+# eight numbers.
 
 
 # %% tags=["definition"]
@@ -524,34 +554,36 @@ def make_periodic(width=256, dropout_rate=0.1, name="periodic"):
 
 # %% [markdown]
 # Several networks that differ only in their random start make different errors; the mean of their
-# predictions (an *ensemble*) is better than each. **Predict first:** by how much will the network
+# predictions (an *ensemble*) is, as a rule, better than they are on average (in `quick` there is only
+# one). **Predict first:** by how much will the network
 # beat Model-1, and will it reach boosting?
 
 # %%
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 
-n_members, epochs = run.scale(quick=1, standard=3, full=8), run.scale(quick=6, standard=50, full=50)
+n_members = run.scale(quick=1, standard=3, full=8)
+epochs = run.scale(quick=6, standard=50, full=50)
 errors_best = {"linear": [], "boosting": [], "best": []}
-for seed in range(n_splits):
-    ((x_train, y_train), _, (x_test, y_test)), to_dollars = prepare(houses, seed)
+for seed in splits:
+    ((x, y), _, (x_new, y_new)), to_dollars = prepare(houses, seed)
     trees = HistGradientBoostingRegressor(
-        max_iter=run.scale(quick=100, standard=500, full=500), learning_rate=0.05, random_state=0
+        max_iter=500, learning_rate=0.05, early_stopping=False, random_state=0
     )
-    outputs = {"linear": LinearRegression().fit(x_train, y_train).predict(x_test),
-               "boosting": trees.fit(x_train, y_train).predict(x_test)}  # fmt: skip
+    outputs = {"linear": LinearRegression().fit(x, y).predict(x_new),
+               "boosting": trees.fit(x, y).predict(x_new)}  # fmt: skip
     members = []
     for member in range(n_members):
         keras.utils.set_random_seed(run.seed + 100 * seed + member)
         model = make_periodic()
-        model.compile(cosine_adam(2e-3, len(x_train), 128, epochs), loss="mae",
+        model.compile(cosine_adam(2e-3, len(x), 128, epochs), loss="mae",
                       jit_compile=run.jit_compile, steps_per_execution=16)  # fmt: skip
-        model.fit(x_train, y_train, batch_size=128, epochs=epochs, verbose=0,
-                  callbacks=run.callbacks(f"best-{seed}-{member}", data=(x_train, y_train)))  # fmt: skip
-        members.append(model.predict(x_test, verbose=0)[:, 0])
+        model.fit(x, y, batch_size=128, epochs=epochs, verbose=0,
+                  callbacks=run.callbacks(f"best-{seed}-{member}", data=(x, y)))  # fmt: skip
+        members.append(predict_as_trained(model, x_new, passes=20))
     outputs["best"] = np.mean(members, axis=0)
     for name, values in outputs.items():
-        errors_best[name].append(relative_error(to_dollars(y_test), to_dollars(values)))
+        errors_best[name].append(relative_error(to_dollars(y_new), to_dollars(values)))
     print(f"split {seed}:", {name: round(values[-1], 2) for name, values in errors_best.items()})
 
 # %%
@@ -560,14 +592,21 @@ difference = np.subtract(errors_best["best"], errors_best["boosting"])
 run.record(best_minus_boosting=list(difference))
 figures.dots(
     {"model_1": errors["model_1"], **errors_best}, "relative error on test rows (%)",
-    caption="Linear regression, Model-1, boosting and the periodic ensemble on the same splits.",
+    caption="Linear regression, Model-1, boosting and the network with periodic features, same splits.",
 )  # fmt: skip
 
 # %% [markdown]
+# **What happened, and why.** Look at `best_minus_boosting` in the table below, and at its spread: only
+# a difference clearly larger than its spread counts. The network also differs from Model-1 in width,
+# dropout and number of members, so the gain is not due to the waves alone.
+#
 # ## 7. Results
 #
-# Errors in percent of the mean price, on test rows: mean ± standard deviation over splits. The book
-# printed one split for the four models; everything else is ours.
+# Errors in percent of the mean price, on test rows: mean ± standard deviation over splits.
+# `book_recipe` repeats the book's Model-1 on one split; `model_1` to `model_4` use the recipe of 5.1, so
+# they differ from the book's in target, loss, learning rate and epochs, too. `gap` is validation MAE
+# divided by training MAE (1: no overfitting). `best_minus_boosting` is in points; negative: the network
+# is better. What has no number of the book is ours.
 
 # %%
 run.table()
@@ -593,12 +632,14 @@ def percent_error(truth, guess):
 
 # %% nbgrader={"grade": true, "grade_id": "percent_error_check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false} tags=["exercise"]
 with run.exercise(percent_error) as check:
-    cheap, dear = np.array([100.0, 900.0]), np.array([120.0, 1000.0])
+    cheap, dear = np.array([100.0, 200.0, 900.0]), np.array([110.0, 210.0, 1000.0])
     check(percent_error(cheap, cheap), 0.0, "a perfect guess has no error")
-    check(percent_error(cheap, dear), 12.0, "divide the mean error by the mean of the truth, once")
     check(
-        percent_error(dear, cheap), 120 / 1120 * 100, "the mean in the denominator is the truth's"
+        percent_error(cheap, dear),
+        10.0,
+        "divide the mean error by the mean of the truth, once, and take 100 of it",
     )
+    check(percent_error(dear, cheap), 40 / 440 * 100, "the mean in the denominator is the truth's")
     check(
         percent_error(np.array([2.0, 2.0]), np.array([1.0, 3.0])),
         50.0,
@@ -613,7 +654,7 @@ with run.exercise(percent_error) as check:
 
 # %% nbgrader={"grade": false, "grade_id": "standardize_both", "locked": false, "schema_version": 3, "solution": true, "task": false} tags=["exercise"]
 def standardize_both(train, test):
-    """Return the pair (train, test), standardised; both arrays of shape (n, columns)."""
+    """Return the pair (train, test), standardised, shapes (n, columns); std divides by n."""
     ### BEGIN SOLUTION
     mean, std = train.mean(axis=0), train.std(axis=0)
     return (train - mean) / std, (test - mean) / std
@@ -622,13 +663,15 @@ def standardize_both(train, test):
 
 # %% nbgrader={"grade": true, "grade_id": "standardize_both_check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false} tags=["exercise"]
 with run.exercise(standardize_both) as check:
-    train_rows, test_rows = np.array([[1.0, 10.0], [3.0, 30.0]]), np.array([[5.0, 50.0]])
+    train_rows = np.array([[0.0, 60.0], [0.0, 10.0], [0.0, 10.0], [0.0, 10.0], [5.0, 10.0]])
+    test_rows = np.array([[9.0, 100.0]])
     answer = standardize_both(train_rows.copy(), test_rows.copy())
-    check(answer and len(answer), 2, "return two arrays: train and test")
+    check(None if answer is None else len(answer), 2, "return two arrays: train and test")
+    right = [[-0.5, 2.0], [-0.5, -0.5], [-0.5, -0.5], [-0.5, -0.5], [2.0, -0.5]]
     check(
-        answer[0], [[-1.0, -1.0], [1.0, 1.0]], "each column has its own mean and deviation: axis=0"
+        answer[0], right, "each column has its own mean and deviation: axis=0, and np.std as it is"
     )
-    check(answer[1], [[3.0, 3.0]], "the test rows take mean and deviation of the training rows")
+    check(answer[1], [[4.0, 4.0]], "the test rows take mean and deviation of the training rows")
 
 # %% [markdown]
 # ### Exercise 3 · The penalty of Model-3
@@ -648,8 +691,8 @@ def penalised_loss(truth, guess, kernels, strength):
 # %% nbgrader={"grade": true, "grade_id": "penalised_loss_check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false} tags=["exercise"]
 with run.exercise(penalised_loss) as check:
     kernels = [np.array([[1.0, -2.0], [0.0, 3.0]]), np.array([[2.0], [-1.0]])]
-    truth, guess = np.array([1.0, 2.0]), np.array([2.0, 0.0])
-    check(penalised_loss(truth, guess, kernels, 0.0), 1.5, "without a penalty the loss is the MAE")
+    truth, guess = np.array([1.0, 2.0, 3.0]), np.array([2.0, 0.0, 3.0])
+    check(penalised_loss(truth, guess, kernels, 0.0), 1.0, "without a penalty the loss is the MAE")
     check(
         penalised_loss(truth, truth, kernels, 1.0),
         19.0,
@@ -657,7 +700,7 @@ with run.exercise(penalised_loss) as check:
     )
     check(
         penalised_loss(truth, guess, kernels, 0.1),
-        3.4,
+        2.9,
         "multiply the sum, not each weight, by strength",
     )
 
@@ -675,7 +718,8 @@ with run.exercise(penalised_loss) as check:
 # - One split proves little. Compare models on the same splits, and show the spread.
 #
 # **Read on.** Kingma and Ba, *Adam*, 2015 (arXiv:1412.6980) · Srivastava et al., *Dropout*, JMLR 15,
-# 2014 · Gal and Ghahramani, *Dropout as a Bayesian Approximation*, 2016 (arXiv:1506.02142) · Gorishniy,
+# 2014 · Gal and Ghahramani, *Dropout as a Bayesian Approximation*, 2016 (arXiv:1506.02142) ·
+# Nadeau and Bengio, *Inference for the Generalization Error*, Machine Learning 52, 2003 · Gorishniy,
 # Rubachev and Babenko, *On Embeddings for Numerical Features in Tabular Deep Learning*, 2022 (arXiv:2203.05556) · Grinsztajn, Oyallon and Varoquaux, *Why do tree-based models
 # still outperform deep learning on tabular data?*, 2022 (arXiv:2207.08815).
 
