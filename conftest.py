@@ -1,6 +1,7 @@
 """How pytest and nbval run here: the `quick` profile, strict, in a work folder of their own."""
 
 import os
+import shutil
 import tempfile
 
 import pytest
@@ -16,6 +17,11 @@ def pytest_configure():
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     for name in ("LABS_SEED", "LABS_NUMERICS", "LABS_GRADE", "LABS_SOURCE_SHA256"):
         os.environ.pop(name, None)
+
+
+def pytest_unconfigure():
+    """Remove the work folder of this run."""
+    shutil.rmtree(os.environ["LABS_HOME"], ignore_errors=True)
 
 
 def pytest_collectstart(collector):

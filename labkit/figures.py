@@ -31,7 +31,10 @@ plt.ioff()  # a figure appears where `show` is called, once
 
 
 def show(figure: Figure, caption: str, photo: bool = False) -> None:
-    """Display a figure and its one-line caption, and close it; photos are kept as JPEG."""
+    """Display a figure and its one-line caption, and close it; photos are kept as JPEG.
+
+    Raises `ValueError` for a caption that is empty or has more than one line.
+    """
     if "\n" in caption or not caption.strip():
         raise ValueError("a caption is one line of text")
     stream = io.BytesIO()
@@ -81,7 +84,10 @@ def images(
     columns: int = 8,
     size: float = 1.1,
 ) -> None:
-    """Show pictures in a grid: `(height, width, 3)` in [0, 1], or `(height, width)` maps."""
+    """Show pictures of one shape in a grid of `columns`, each `size` inches wide.
+
+    A picture is `(height, width, 3)`, uint8 or floats in [0, 1], or a map `(height, width)`.
+    """
     rows = -(-len(pictures) // columns)
     height, width = np.shape(pictures[0])[:2]
     title_height = 0.25 if any(titles) else 0.0
@@ -98,7 +104,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], caption: str) -> None:
     """Show a confusion matrix of counts, `(classes, classes)`: rows are true, columns predicted."""
     n = len(classes)
     figure, (panel,) = axes(width=0.55 * n + 1.5, height=0.5 * n + 1)
-    share = matrix / matrix.sum(axis=1, keepdims=True)
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     panel.imshow(share, cmap="Greys", vmin=0, vmax=1)
     for row, column in np.ndindex(n, n):
         colour = "white" if share[row, column] > 0.5 else "black"
@@ -116,7 +122,10 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], caption: str) -> None:
 def dots(
     values: Mapping[str, Sequence[float]], ylabel: str, caption: str, book: Mapping[str, float] = {}
 ) -> None:
-    """Show the single values behind each mean as dots, the mean as a bar, the book as a cross."""
+    """Show the single values behind each mean as dots, the mean as a bar, the book as a cross.
+
+    `values` has one list for each name; `book` has numbers in the same unit for some of the names.
+    """
     figure, (panel,) = axes(width=1.1 * len(values) + 1.5)
     for i, (name, points) in enumerate(values.items()):
         panel.plot([i] * len(points), points, "o", color=COLOURS[0], alpha=0.6, label="one split")

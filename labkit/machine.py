@@ -6,7 +6,7 @@ import platform
 import time
 from pathlib import Path
 
-from labkit.paths import home
+from labkit.paths import home, write
 
 import keras
 import psutil
@@ -50,11 +50,13 @@ def probe() -> dict[str, float]:
         [_processor(), str(describe()["gpu"]), tf.__version__, os.environ.get(_ISA, "any")]
     )
     file = home() / "machine.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        known = {}
     if key not in known:
         known[key] = {policy: _gflops(policy) for policy in _candidates()}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        write(file, json.dumps(known, indent=1).encode())
     return known[key]
 
 

@@ -1,4 +1,4 @@
-"""Where the repository and the work folder are."""
+"""Where the repository and the work folder are, and how a file is written whole or not at all."""
 
 import os
 from pathlib import Path
@@ -9,3 +9,14 @@ ROOT = Path(__file__).resolve().parent.parent
 def home() -> Path:
     """Return the folder for everything a run writes: `LABS_HOME`, or `work/` in the repository."""
     return Path(os.environ.get("LABS_HOME") or ROOT / "work").expanduser().resolve()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file, and its folder, so that it is there whole or as it was before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

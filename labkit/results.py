@@ -26,7 +26,12 @@ def book(lab: str) -> dict[str, float]:
 
 def strict() -> bool:
     """Return whether a metric outside its bars is an error: under CI, nbval, `course.py run`."""
-    return any(os.environ.get(name) for name in ("LABS_STRICT", "CI", "PYTEST_CURRENT_TEST"))
+    return any(map(switched_on, ("LABS_STRICT", "CI", "PYTEST_CURRENT_TEST")))
+
+
+def switched_on(name: str) -> bool:
+    """Return whether an environment variable is set to anything but nothing, 0 or false."""
+    return os.environ.get(name, "").lower() not in ("", "0", "false")
 
 
 def bars(lab: str, profile: str, numerics: str = "float32") -> dict[str, dict]:
@@ -41,11 +46,23 @@ def misses(result: dict, accepted: dict[str, dict]) -> list[str]:
     """Return one sentence for each metric of a result that is missing or outside its range."""
     sentences = []
     for name, bar in accepted.items():
-        value = result["metrics"].get(name)
-        value = value["value"] if isinstance(value, dict) else value
+        value = number(result["metrics"].get(name))
         low, high = bar.get("min", -math.inf), bar.get("max", math.inf)
         if value is None:
             sentences.append(f"{name} was not recorded")
         elif not low <= value <= high:
             sentences.append(f"{name} = {value:.4g}, accepted {low:.4g} to {high:.4g}")
     return sentences
+
+
+def number(value: float | dict | None) -> float | None:
+    """Return a metric as one number: of several seeds or splits, their mean."""
+    return value["value"] if isinstance(value, dict) else value
+
+
+def text(value: float | dict | None) -> str:
+    """Return a metric as text; `±` is the standard deviation between seeds or splits."""
+    if value is None:
+        return "–"
+    spread = f" ± {value['spread']:.2g}" if isinstance(value, dict) else ""
+    return f"{number(value):.4g}{spread}"

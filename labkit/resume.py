@@ -2,29 +2,37 @@
 
 import hashlib
 import inspect
+import io
 import json
-import os
 import re
-import time
+import zipfile
 from pathlib import Path
+from time import perf_counter, time
+
+from labkit.paths import write
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+LOADED = time()
+DAMAGED = (zipfile.BadZipFile, EOFError, ValueError, KeyError)
+
 
 class Resume(keras.callbacks.History):
-    """Keep everything that training needs in one file, replaced atomically after each epoch.
+    """Keep what training needs to go on in one file, replaced atomically after each epoch.
 
-    The file holds weights, optimiser, the state of the other callbacks, the history, the seconds
-    spent and the epoch, under a key made of model, optimiser, loss and `context`. `fit` then goes
-    on where it stopped and returns the whole history. Where the key differs, training starts
-    afresh and says so. (`keras.callbacks.BackupAndRestore` writes two files, and forgets the
-    history and the best value so far.)
+    The file holds weights, random states of layers, optimiser, the state of the other callbacks,
+    the history, the seconds spent and the epoch, under a key made of model (with the code of its
+    own classes), optimiser, loss, steps per epoch and `context`. `fit` then goes on where it
+    stopped and returns the whole history. Where the key differs, training starts afresh and says
+    so. The order of shuffled data begins anew. (`keras.callbacks.BackupAndRestore` writes two
+    files, and forgets the history and the best value so far.)
 
     Arguments:
         file: the `.npz` file to write.
-        callbacks: the other callbacks of the same `fit`, whose state is kept too.
+        callbacks: the other callbacks of the same `fit`, whose state is kept too. This one must
+            come after them.
         context: what else decides the result (data, seed, profile), anything JSON can hold.
     """
 
@@ -38,22 +46,21 @@ class Resume(keras.callbacks.History):
         super().on_train_begin(logs)
         self.model.history = self  # `fit` returns it even when no epoch is left to run
         self.model.optimizer.build(self.model.trainable_variables)
-        self.key = _key(self.model, self.context)
-        self.model._initial_epoch = None
-        if self.file.exists():
-            self._load()
-        self.begin = time.perf_counter() - self.seconds
+        kinds = [type(callback).__name__ for callback in self.callbacks]
+        self.key = _key(self.model, [self.context, self.params["steps"], kinds])
+        stored = self._read()
+        if stored:
+            self._restore(json.loads(str(stored["state"])), stored)
+        self.begin = perf_counter() - self.seconds
 
     def on_epoch_end(self, epoch, logs=None):
         """Add the epoch to the history and store everything."""
         super().on_epoch_end(epoch, logs)
-        self.seconds = time.perf_counter() - self.begin
-        self._save()
-
-    def _save(self):
+        self.seconds = perf_counter() - self.begin
         state = {
             "key": self.key,
-            "epoch": len(self.epoch),
+            "epochs": self.epoch,
+            "stopped": self.model.stop_training,
             "history": self.history,
             "seconds": self.seconds,
             "callbacks": [_plain_state(callback) for callback in self.callbacks],
@@ -62,56 +69,113 @@ class Resume(keras.callbacks.History):
         for i, callback in enumerate(self.callbacks):
             for name, values in _array_state(callback).items():
                 arrays |= {f"callback/{i}/{name}/{j}": value for j, value in enumerate(values)}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_suffix(f".{os.getpid()}.tmp")
-        with partial.open("wb") as stream:
-            np.savez(stream, state=json.dumps(state, default=float), **arrays)
-        os.replace(partial, self.file)
+        stream = io.BytesIO()
+        np.savez(stream, state=json.dumps(state, default=float), **arrays)
+        write(self.file, stream.getvalue())
 
-    def _load(self):
-        with np.load(self.file) as stored:
+    def on_train_end(self, logs=None):
+        """Let the next `fit` of the same model begin where its caller says."""
+        self.model._initial_epoch = None
+
+    def _read(self) -> dict:
+        """Return what is stored, when it belongs to this training; else an empty dict."""
+        name = self.file.stem
+        if not self.file.exists():
+            return {}
+        try:
+            with np.load(self.file) as file:
+                stored = dict(file)
             state = json.loads(str(stored["state"]))
-            if state["key"] != self.key:
-                print(f"{self.file.stem}: model, optimiser, data or seed changed: starts afresh")
-                return
-            for i, variable in enumerate(self._variables()):
-                variable.assign(stored[f"variable/{i}"])
-            for i, (callback, plain) in enumerate(
-                zip(self.callbacks, state["callbacks"], strict=True)
-            ):
-                vars(callback).update(plain)
-                _restore_arrays(callback, f"callback/{i}/", stored)
-        self.history, self.epoch = state["history"], list(range(state["epoch"]))
-        self.seconds = self.resumed_seconds = state["seconds"]
-        self.model._initial_epoch = state["epoch"]
-        print(
-            f"{self.file.stem}: goes on after epoch {state['epoch']} of {self.params['epochs']} "
-            f'(to start afresh: run.forget("{self.file.stem}"))'
-        )
+        except DAMAGED:
+            print(f"{name}: the stored training is damaged: starts afresh")
+            return {}
+        if state["key"] != self.key or len(state["epochs"]) > self.params["epochs"]:
+            print(f"{name}: model, optimiser, data, seed or epochs changed: starts afresh")
+            return {}
+        return stored
+
+    def _restore(self, state: dict, stored: dict) -> None:
+        """Put everything back as it was after the last stored epoch."""
+        for i, variable in enumerate(self._variables()):
+            variable.assign(stored[f"variable/{i}"])
+        for i, (callback, plain) in enumerate(zip(self.callbacks, state["callbacks"], strict=True)):
+            vars(callback).update(plain)
+            _restore_arrays(callback, f"callback/{i}/", stored)
+        self.history, self.epoch, self.seconds = state["history"], state["epochs"], state["seconds"]
+        if self.file.stat().st_mtime < LOADED:  # spent in an earlier kernel
+            self.resumed_seconds = self.seconds
+        done, epochs, name = self.epoch[-1] + 1, self.params["epochs"], self.file.stem
+        self.model._initial_epoch = epochs if state["stopped"] else done
+        print(f"{name}: goes on after epoch {done} of {epochs} ", end="")
+        print(f'(to start afresh: run.forget("{name}"))')
 
     def _variables(self) -> list:
         """Return all that training changes; the model's own list has the random states, too."""
-        return [*self.model.variables, *self.model.optimizer.variables]
+        own = [v for v in vars(self.model).values() if isinstance(v, keras.optimizers.Optimizer)]
+        optimizers = {id(optimizer): optimizer for optimizer in [self.model.optimizer, *own]}
+        return [*self.model.variables, *(v for o in optimizers.values() for v in o.variables)]
 
 
-def fingerprint(data: object) -> str:
-    """Return a hash that changes with the data: arrays by value, data sets by shape and length."""
-    digest = hashlib.sha256()
-    for part in data if isinstance(data, list | tuple) else [data]:
-        if isinstance(part, tf.data.Dataset):
-            digest.update(f"{part.element_spec} {part.cardinality()}".encode())
-        elif part is not None:
-            values = np.ascontiguousarray(part)
-            digest.update(f"{values.shape} {values.dtype}".encode() + values.tobytes())
-    return digest.hexdigest()
+def data_sha256(data: object) -> str:
+    """Return a hash of training data: arrays and texts by value, data sets by shape and length.
+
+    `data` is one of these, or a list, tuple or dict of them. Raises `TypeError` for anything else.
+    """
+    if isinstance(data, dict):
+        data = [part for pair in sorted(data.items()) for part in pair]
+    if isinstance(data, list | tuple):
+        text = "".join(data_sha256(part) for part in data)
+        return hashlib.sha256(text.encode()).hexdigest()
+    if isinstance(data, tf.data.Dataset):
+        data = f"{data.element_spec} {data.cardinality()}"
+    if data is None or isinstance(data, str):
+        return hashlib.sha256(str(data).encode()).hexdigest()
+    values = np.ascontiguousarray(data)
+    if values.dtype.hasobject:
+        kind = type(data).__name__
+        raise TypeError(f"data for run.callbacks must be arrays, texts or data sets, not {kind}")
+    return hashlib.sha256(f"{values.shape} {values.dtype}".encode() + values.tobytes()).hexdigest()
 
 
 def _key(model: keras.Model, context: object) -> str:
-    """Return the hash under which a training is kept; counters in automatic names do not count."""
-    parts = [model.get_config(), model.get_compile_config(), context]
-    text = re.sub(r"_\d+\b", "", json.dumps(parts, sort_keys=True, default=_name))
+    """Return the hash under which a training is kept."""
+    parts = [_config(model), model.get_compile_config(), context]
+    codes = [_code(layer) for layer in model._flatten_layers()]
+    codes += [_code(part) for part in keras.tree.flatten(model._compile_config.config)]
     shapes = [tuple(variable.shape) for variable in model.variables]
-    return hashlib.sha256(f"{text} {shapes}".encode()).hexdigest()
+    text = _without_counters(json.dumps(parts, sort_keys=True, default=_name))
+    return hashlib.sha256(f"{text} {codes} {shapes}".encode()).hexdigest()
+
+
+def _config(model: keras.Model) -> object:
+    """Return what a model is made of; of a subclass without `get_config`, its layers."""
+    try:
+        return model.get_config()
+    except NotImplementedError:
+        return [type(model).__name__, *(layer.get_config() for layer in model.layers)]
+
+
+def _without_counters(text: str) -> str:
+    """Number automatic names (`dense_7`) by first appearance: the same for a model built again."""
+    known: dict[str, dict[str, int]] = {}
+
+    def place(found: re.Match) -> str:
+        numbers = known.setdefault(found[1], {})
+        return f'"{found[1]}.{numbers.setdefault(found[0], len(numbers))}"'
+
+    return re.sub(r'"([a-z]\w*?)(?:_\d+)?"', place, text)
+
+
+def _code(thing: object) -> str:
+    """Return the code of a function or of an object's class, unless it is a library's."""
+    kind = thing if inspect.isfunction(thing) else type(thing)
+    if kind.__module__.split(".")[0] in ("keras", "tensorflow", "builtins"):
+        return ""
+    functions = [kind] if inspect.isfunction(kind) else [*vars(kind).values()]
+    codes = [function.__code__ for function in functions if inspect.isfunction(function)]
+    plain = (str, bytes, int, float, bool, type(None))
+    constants = [[k for k in code.co_consts if isinstance(k, plain)] for code in codes]
+    return repr([(c.co_code, c.co_names, k) for c, k in zip(codes, constants, strict=True)])
 
 
 def _name(thing: object) -> str:
@@ -132,7 +196,7 @@ def _array_state(callback) -> dict[str, list]:
     return {k: v for k, v in lists.items() if all(isinstance(x, np.ndarray) for x in v)}
 
 
-def _restore_arrays(callback, prefix: str, stored) -> None:
+def _restore_arrays(callback, prefix: str, stored: dict) -> None:
     """Give a callback its lists of arrays back."""
     names = {key.removeprefix(prefix).rsplit("/", 1)[0] for key in stored if key.startswith(prefix)}
     for name in names:

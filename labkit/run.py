@@ -9,11 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from labkit import data, machine
+from labkit import machine
+from labkit.data import used
 from labkit.exercise import Exercise
-from labkit.paths import ROOT, home
-from labkit.results import PROFILES, bars, book, committed, misses, strict
-from labkit.resume import Resume, fingerprint
+from labkit.paths import ROOT, home, write
+from labkit.results import PROFILES, bars, book, committed, misses, strict, text
+from labkit.resume import Resume, data_sha256
 
 import keras
 import numpy as np
@@ -60,7 +61,10 @@ class Run:
     # --- sizes and numerics ---
 
     def scale(self, **values):
-        """Return the value of the present profile: `scale(quick=2, standard=20, full=100)`."""
+        """Return the value of the present profile: `scale(quick=2, standard=20, full=100)`.
+
+        Raises `ValueError` unless every profile has a value.
+        """
         if set(values) != set(PROFILES):
             raise ValueError(
                 f"scale() takes exactly {', '.join(PROFILES)}; got {', '.join(values)}"
@@ -83,9 +87,10 @@ class Run:
 
     def status(self) -> str:
         """Return one line: lab, profile, device, numerics, time this machine will take."""
-        return " · ".join(
-            [self.lab, self.profile, self.device, f"fast: {self.fast_policy}", self._estimate()]
-        )
+        parts = [self.lab, self.profile, self.device, f"fast: {self.fast_policy}"]
+        if not os.environ.get("LABS_SOURCE_SHA256"):  # a tool's run, whose page others will read
+            parts.append(self._estimate())
+        return " · ".join(parts)
 
     def _estimate(self) -> str:
         """Return the committed seconds, scaled by how fast this machine's convolution is."""
@@ -93,7 +98,8 @@ class Run:
         speed = reference.get("machine", {}).get("gflops")
         if not speed:
             return "time not measured yet"
-        minutes = reference["seconds"] * speed / max(self.speed.values()) / 60
+        here = self.speed.get(reference["numerics"], max(self.speed.values()))
+        minutes = reference["seconds"] * speed / here / 60
         return (
             f"about {minutes:.0f} min here"
             if minutes >= 1.5
@@ -105,10 +111,13 @@ class Run:
     def callbacks(self, name: str, *more: keras.callbacks.Callback, data: object = None) -> list:
         """Return `more`, TensorBoard and `Resume` for `fit`; `name` must be new for each model.
 
-        `data` is what the model is trained on: arrays count by value, a `tf.data.Dataset` by shape
-        and length. A training that was killed goes on; a changed one starts afresh.
+        `data` is what the model is trained on: arrays and texts count by value, a `tf.data.Dataset`
+        by shape and length (add `inspect.getsource(function)` where its code matters). A training
+        that was killed goes on; a changed one starts afresh, so build, compile and fit a model in
+        one cell. The order is fixed: `Resume` must see the other callbacks' state of each epoch.
         """
-        context = [self.lab, self.profile, self.seed, self.numerics, fingerprint(data), _data()]
+        context = [self.lab, self.profile, self.seed, self.numerics, data_sha256(data), used()]
+        context += [machine.versions(), os.environ.get("LABS_SOURCE_SHA256")]
         resume = Resume(self._state(name), list(more), context)
         if not resume.file.exists():
             shutil.rmtree(self.log_dir / name, ignore_errors=True)
@@ -130,6 +139,9 @@ class Run:
         if not strict():
             from tensorboard import notebook
 
+            program = Path(sys.executable).with_name("tensorboard")
+            if program.exists():  # a kernel's PATH need not have it
+                os.environ.setdefault("TENSORBOARD_BINARY", str(program))
             notebook.start(f'--logdir "{self.log_dir.as_posix()}" --port 0')
 
     @property
@@ -149,16 +161,18 @@ class Run:
     # --- metrics and bars ---
 
     def record(self, **metrics: float | Sequence[float]) -> None:
-        """Record metrics; of several values (seeds, splits) mean, spread and number are kept."""
+        """Record metrics: one number, or several of which mean, spread and count are kept.
+
+        The spread of several seeds or splits is their standard deviation (n − 1). Raises
+        `ValueError` for a number that is not finite, and for none at all.
+        """
         for name, value in metrics.items():
             values = np.asarray(value, dtype="float64")
-            if not np.isfinite(values).all():
+            if not (values.size and np.isfinite(values).all()):
                 raise ValueError(f"metric {name} is not finite: {value}")
-            self.metrics[name] = (
-                float(values)
-                if values.ndim == 0
-                else {"value": values.mean(), "spread": values.std(ddof=1), "seeds": values.size}
-            )
+            spread = float(values.std(ddof=1)) if values.size > 1 else 0.0
+            several = {"value": float(values.mean()), "spread": spread, "seeds": values.size}
+            self.metrics[name] = several if values.ndim else float(values)
 
     @property
     def book(self) -> dict[str, float]:
@@ -173,7 +187,7 @@ class Run:
         if self.profile == "standard":
             del columns["standard run"]  # it is this run
         rows = {
-            name: {title: _show(values.get(name)) for title, values in columns.items()}
+            name: {title: text(values.get(name)) for title, values in columns.items()}
             for name in self.metrics
         }
         return pd.DataFrame.from_dict(rows, orient="index")
@@ -186,16 +200,19 @@ class Run:
         """
         result = self._result()
         file = home() / "results" / f"{self.lab}.{self.profile}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        outside = misses(result, bars(self.lab, self.profile, self.numerics))
+        write(file, f"{json.dumps(result, indent=1)}\n".encode())
+        for training in self._trainings:
+            training.file.unlink(missing_ok=True)
+        accepted = bars(self.lab, self.profile, self.numerics)
+        outside = misses(result, accepted)
         if outside and strict():
             raise AssertionError("outside the bars of labs/bars.toml: " + "; ".join(outside))
         for miss in outside:
             print(f"Not as in the reference run: {miss}. Did you change something? That is fine.")
-        if not outside:
+        if not accepted:
+            print(f"No accepted ranges are known for {self.lab} in {self.profile}.")
+        elif not outside:
             print(f"All metrics of {self.lab} are within their bars.")
-        self.forget()
 
     def _result(self) -> dict:
         """Return what a result file holds."""
@@ -211,25 +228,13 @@ class Run:
             "metrics": self.metrics,
             "seconds": round(now.timestamp() - process.create_time() + resumed, 1),
             "peak_memory_mb": round(_peak_bytes(process) / 1e6),
-            "machine": machine.describe() | {"gflops": max(self.speed.values())},
+            "machine": machine.describe()
+            | {"gflops": self.speed.get(self.numerics, max(self.speed.values()))},
             "versions": machine.versions(),
-            "data": _data(),
+            "data": used(),
             "source_sha256": os.environ.get("LABS_SOURCE_SHA256"),
             "date": now.date().isoformat(),
         }
-
-
-def _data() -> dict[str, str]:
-    return data.used()
-
-
-def _show(value: float | dict | None) -> str:
-    """Return a metric as text; `±` is the standard deviation between seeds or splits."""
-    if value is None:
-        return "–"
-    if isinstance(value, dict):
-        return f"{value['value']:.4g} ± {value['spread']:.2g}"
-    return f"{value:.4g}"
 
 
 def _peak_bytes(process: psutil.Process) -> int:

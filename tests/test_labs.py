@@ -1,6 +1,9 @@
 """Every lab is whole, fresh and readable: what the course promises of each notebook."""
 
 import ast
+import builtins
+import dis
+import inspect
 import json
 import re
 
@@ -107,12 +110,24 @@ def test_committed_results_are_whole_and_within_their_bars(lab, profile):
     if result:
         assert sorted(result) == sorted(RUN + ORIGIN)
         accepted = bars(lab, profile, result["numerics"])
-        assert set(accepted) <= set(result["metrics"])
+        assert set(accepted) == set(result["metrics"])
         assert misses(result, accepted) == []
+        assert result["source_sha256"] == build.source_sha256(lab), "measure it again"
 
 
-def test_quick_has_a_bar_for_every_metric(lab):
-    assert set(bars(lab, "quick")) == set(committed(lab, "quick")["metrics"])
+def test_notebook_shows_the_largest_profile_that_was_measured(lab, notebook):
+    measured = [profile for profile in PROFILES if committed(lab, profile)]
+    assert "quick" in measured
+    assert notebook.metadata.course.profile == measured[-1]
+
+
+def test_definitions_need_nothing_but_set_up_and_definitions(lab):
+    names = cells.load(lab)
+    known = {*names, *vars(builtins)}
+    for function in names.values():
+        if inspect.isfunction(function) and function.__module__ == f"labs_{lab}":
+            used = {i.argval for i in dis.get_instructions(function) if i.opname == "LOAD_GLOBAL"}
+            assert used <= known, function.__name__
 
 
 def test_links_within_the_repository_lead_somewhere(lab):

@@ -25,14 +25,16 @@ def run(tmp_path, monkeypatch):
     return labkit.start("toy")
 
 
-def fit(run, epochs, width=4, learning_rate=0.01, data=(X, Y), name="net"):
+def fit(
+    run, epochs, width=4, learning_rate=0.01, data=(X, Y), name="net", batch_size=16, loss="mse"
+):
     """Train a toy network; return its history and the callback that keeps the best weights."""
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(width), keras.layers.Dense(1)])
-    model.compile(keras.optimizers.Adam(learning_rate), "mse")
+    model.compile(keras.optimizers.Adam(learning_rate), loss)
     best = keras.callbacks.EarlyStopping("val_loss", patience=99, restore_best_weights=True)
     history = model.fit(
-        *data, validation_data=data, epochs=epochs, batch_size=16, shuffle=False, verbose=0,
+        *data, validation_data=data, epochs=epochs, batch_size=batch_size, shuffle=False, verbose=0,
         callbacks=run.callbacks(name, best, data=data),
     )  # fmt: skip
     return history, best
@@ -60,13 +62,68 @@ def test_best_weights_of_an_interrupted_training_survive(run):
 
 
 @pytest.mark.parametrize(
-    "change", [{"width": 5}, {"learning_rate": 0.02}, {"data": (X[:32], Y[:32])}]
+    "change",
+    [{"batch_size": 32}, {"width": 5}, {"learning_rate": 0.02}, {"data": (X[:32], Y[:32])}],
 )
 def test_changed_training_starts_afresh_and_says_so(run, capsys, change):
     fit(run, 3)
     history, _ = fit(run, 2, **change)
     assert history.epoch == [0, 1]
     assert "starts afresh" in capsys.readouterr().out
+
+
+def test_changed_body_of_a_loss_starts_afresh(run, capsys):
+    def loss(y, prediction):
+        return keras.ops.mean(keras.ops.abs(y - prediction))
+
+    def other(y, prediction):
+        return keras.ops.mean(keras.ops.square(y - prediction))
+
+    other.__name__ = "loss"
+    fit(run, 2, loss=loss)
+    fit(run, 3, loss=loss)
+    assert "goes on" in capsys.readouterr().out
+    history, _ = fit(run, 3, loss=other)
+    assert history.epoch == [0, 1, 2]
+    assert "starts afresh" in capsys.readouterr().out
+
+
+def test_fewer_epochs_start_afresh(run):
+    fit(run, 3)
+    assert fit(run, 2)[0].epoch == [0, 1]
+
+
+def test_damaged_file_starts_afresh(run, tmp_path, capsys):
+    fit(run, 2)
+    file = next((tmp_path / "trainings").rglob("*.npz"))
+    file.write_bytes(file.read_bytes()[:100])
+    assert fit(run, 2)[0].epoch == [0, 1]
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_same_model_can_be_fitted_again_without_resuming(run):
+    history, _ = fit(run, 2)
+    fit(run, 2)
+    again = history.model.fit(X, Y, epochs=3, verbose=0)
+    assert len(again.epoch) == 3
+
+
+def test_early_stopped_training_stays_stopped(run):
+    def stop_at_once(run):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.Adam(0.0), "mse")
+        stop = keras.callbacks.EarlyStopping("loss", patience=1, min_delta=1e9)
+        return model.fit(X, Y, epochs=9, verbose=0, callbacks=run.callbacks("stop", stop)).epoch
+
+    first = stop_at_once(run)
+    assert len(first) < 9
+    assert stop_at_once(run) == first
+
+
+def test_data_must_be_something_that_can_be_compared(run):
+    with pytest.raises(TypeError, match="arrays, texts or data sets"):
+        run.callbacks("net", data=np.array(["a", object()], dtype=object))
 
 
 def test_other_seed_starts_afresh(run, capsys):
@@ -89,8 +146,8 @@ def test_resume_says_where_it_goes_on_and_forget_forgets(run, capsys):
 def test_seconds_of_all_parts_are_counted(run):
     first, _ = fit(run, 2)
     second, _ = fit(run, 3)
-    assert second.resumed_seconds == pytest.approx(first.seconds)
     assert second.seconds > first.seconds
+    assert second.resumed_seconds == 0  # they were spent in this process
 
 
 SCRIPT = """
@@ -105,6 +162,7 @@ class Kill(keras.callbacks.Callback):
 callbacks = run.callbacks
 run.callbacks = lambda name, *more, data: [Kill(), *callbacks(name, *more, data=data)]
 history, _ = test_resume.fit(run, 4)
+assert {kill} or history.resumed_seconds > 0
 print(history.epoch, len(history.history["loss"]))
 """
 
@@ -115,14 +173,14 @@ def test_kill_9_in_the_middle_of_an_epoch(tmp_path):
         code = textwrap.dedent(SCRIPT).format(tests=os.path.dirname(__file__), kill=kill)
         env = {**os.environ, "LABS_HOME": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3"}
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-        return done.returncode, done.stdout
+        return done.returncode, done.stdout + done.stderr
 
     code, _ = start(kill=True)
     assert code == -signal.SIGKILL
     code, text = start(kill=False)
-    assert code == 0
+    assert code == 0, text
     assert "goes on after epoch 2 of 4" in text
-    assert text.splitlines()[-1] == "[0, 1, 2, 3] 4"
+    assert "[0, 1, 2, 3] 4" in text
 
 
 def test_state_file_is_whole_or_absent(run, tmp_path, monkeypatch):
@@ -137,4 +195,4 @@ def test_state_file_is_whole_or_absent(run, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         fit(run, 3)
     assert file.read_bytes() == before
-    assert json.loads(str(np.load(file)["state"]))["epoch"] == 2
+    assert json.loads(str(np.load(file)["state"]))["epochs"] == [0, 1]

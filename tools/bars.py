@@ -1,36 +1,44 @@
 """Write `labs/bars.toml`, the accepted range of every metric, from runs over seeds.
 
 `quick`: mean ± 4 standard deviations over the seeds, the deviation being at least `FLOOR` of the
-mean. `standard`: from the committed result, one-sided, `--margin` away (in shares of the value).
+mean; with `--numerics`, in a section of its own. `standard` and `full`: from the committed result,
+on the bad side of each metric only, `--margin` (a share of the value) or two spreads away,
+whichever is more. The smaller value is the better one but for names that begin as `BETTER_HIGH`.
 """
 
 import argparse
+import os
 import statistics
 import sys
 
-from labkit.results import BARS, PROFILES, committed
-from tools import cells
-from tools.build import generate
+from labkit.paths import write
+from labkit.results import BARS, PROFILES, committed, number
+from tools import build, cells, readme
 from tools.execute import execute
 
 import tomlkit
 
 FLOOR = 0.01  # no run is trusted to be more constant than this share of its mean
-BETTER_HIGH = ("accuracy",)  # beginnings of names; of all others the smaller value is the better
+BETTER_HIGH = ("accuracy", "cnn_minus_dense", "gap_closed")
 
 
-def values(lab: str, profile: str, seeds: int) -> dict[str, list[float]]:
-    """Return the values of every metric of a lab over seeds 0, 1, …; raise when one run fails."""
+def values(lab: str, seeds: int) -> dict[str, list[float]]:
+    """Return the values of every metric over seeds 0, 1, … of `quick`.
+
+    The result of the first seed is kept. Raises `RuntimeError` when a run fails.
+    """
     found: dict[str, list[float]] = {}
     for seed in range(seeds):
-        outcome = execute(lab, generate(lab), profile, seed)
+        outcome = execute(lab, build.generate(lab), "quick", seed)
         if seed == 0:
             outcome.keep()
         if outcome.error:
             raise RuntimeError(f"{lab}, seed {seed}: {outcome.error}")
         for name, value in outcome.result["metrics"].items():
-            found.setdefault(name, []).append(value["value"] if isinstance(value, dict) else value)
+            found.setdefault(name, []).append(number(value))
         print(f"{lab} seed {seed}: {outcome.result['seconds']:.0f} s", flush=True)
+    for name, numbers in found.items():
+        print(f"{name}: {' '.join(f'{value:.4g}' for value in numbers)}")
     return found
 
 
@@ -39,7 +47,7 @@ def spread_bars(runs: dict[str, list[float]]) -> dict[str, dict]:
     bars = {}
     for name, numbers in runs.items():
         mean = statistics.fmean(numbers)
-        deviation = max(statistics.stdev(numbers), FLOOR * abs(mean))
+        deviation = max(statistics.stdev(numbers), FLOOR * abs(mean), 1e-6)
         low, high = mean - 4 * deviation, mean + 4 * deviation
         bars[name] = {"min": _round(low), "max": _round(high), "seeds": len(numbers)}
     return bars
@@ -49,27 +57,29 @@ def margin_bars(result: dict, margin: float) -> dict[str, dict]:
     """Return a one-sided bar for each metric of a result, on its bad side."""
     bars = {}
     for name, value in result["metrics"].items():
-        seeds = value["seeds"] if isinstance(value, dict) else 1
-        value = value["value"] if isinstance(value, dict) else value
+        spread, seeds = (value["spread"], value["seeds"]) if isinstance(value, dict) else (0.0, 1)
+        slack = max(margin * abs(number(value)), 2 * spread)
         side, sign = ("min", -1) if name.startswith(BETTER_HIGH) else ("max", 1)
-        bars[name] = {side: _round(value + sign * margin * abs(value)), "seeds": seeds}
+        bars[name] = {side: _round(number(value) + sign * slack), "seeds": seeds}
     return bars
 
 
-def write(lab: str, section: list[str], bars: dict[str, dict]) -> None:
-    """Replace one section, such as `["quick"]`, of the bars file."""
-    document = (
-        tomlkit.parse(BARS.read_text(encoding="utf-8")) if BARS.exists() else tomlkit.document()
-    )
+def replace(lab: str, section: list[str], bars: dict[str, dict]) -> None:
+    """Replace one section, such as `["quick"]`, of the bars file, and nothing nested in it."""
+    text = BARS.read_text(encoding="utf-8") if BARS.exists() else ""
+    document = tomlkit.parse(text)
     table = document.setdefault(lab, tomlkit.table(is_super_table=True))
     for key in section[:-1]:
         table = table.setdefault(key, tomlkit.table())
+    old = table.get(section[-1], {})
+    nested = {k: v for k, v in old.items() if not {"min", "max"} & set(v)}
     table[section[-1]] = tomlkit.table()
     for name, bar in bars.items():
         row = tomlkit.inline_table()
         row.update(bar)
         table[section[-1]][name] = row
-    BARS.write_text(tomlkit.dumps(document), encoding="utf-8", newline="\n")
+    table[section[-1]].update(nested)
+    write(BARS, tomlkit.dumps(document).encode())
 
 
 def _round(number: float) -> float:
@@ -82,15 +92,23 @@ def main() -> int:
     parser.add_argument("labs", nargs="+")
     parser.add_argument("--profile", choices=PROFILES, default="quick")
     parser.add_argument("--seeds", type=int, default=10, help="for quick")
+    parser.add_argument("--numerics", help="for quick: a Keras dtype policy, such as float32")
     parser.add_argument("--margin", type=float, default=0.03, help="for standard and full")
     arguments = parser.parse_args()
+    if arguments.numerics:
+        os.environ["LABS_NUMERICS"] = arguments.numerics
     for lab in cells.labs(*arguments.labs):
+        section = [arguments.profile]
         if arguments.profile == "quick":
-            write(lab, ["quick"], {})  # the old ranges must not stop the runs that make new ones
-            bars = spread_bars(values(lab, "quick", arguments.seeds))
+            section += [arguments.numerics] if arguments.numerics else []
+            replace(lab, section, {})  # the old ranges must not stop the runs that make new ones
+            runs = values(lab, arguments.seeds)
+            bars = spread_bars(runs)
         else:
             bars = margin_bars(committed(lab, arguments.profile), arguments.margin)
-        write(lab, [arguments.profile], bars)
+        replace(lab, section, bars)
+        build.write(lab)
+    readme.write()
     return 0
 
 

@@ -6,6 +6,7 @@ the notebook without running it.
 
 import argparse
 import hashlib
+import json
 import sys
 from pathlib import Path
 
@@ -70,6 +71,11 @@ def fingerprint(lab: str) -> dict[str, str]:
         "code_sha256": cells.code_sha256(source),
         "preprocessing_sha256": cells.preprocessing_sha256(source),
     }
+
+
+def source_sha256(lab: str) -> str:
+    """Return one hash of what decides a lab's outputs, for its result files."""
+    return hashlib.sha256(json.dumps(fingerprint(lab)).encode()).hexdigest()
 
 
 def ageing_sha256() -> str:

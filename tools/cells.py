@@ -2,6 +2,8 @@
 
 import ast
 import hashlib
+import json
+import linecache
 import re
 
 from labkit.paths import ROOT
@@ -41,6 +43,7 @@ def read(lab: str) -> nbformat.NotebookNode:
     return notebook
 
 
+NO_CODE = ("kind", "type_ignores")  # fields that differ between Pythons
 FORMATTER = re.compile(r"  # fmt: (skip|off|on)$", re.MULTILINE)  # says nothing to a reader
 
 
@@ -63,10 +66,12 @@ def load(lab: str, *tags: str, namespace: dict | None = None) -> dict:
     Studies and tests take models from here, so that no model is written twice. Without tags:
     `setup` and `definition`.
     """
-    namespace = {} if namespace is None else namespace
+    namespace = {"__name__": f"labs_{lab}"} if namespace is None else namespace
     for cell in read(lab).cells:
         if cell.cell_type == "code" and set(tags or ("setup", "definition")) & tags_of(cell):
-            exec(compile(python(solution(cell.source)), f"{lab}:{cell.id}", "exec"), namespace)
+            text, name = python(solution(cell.source)), f"<{lab}:{cell.id}>"
+            linecache.cache[name] = (len(text), None, text.splitlines(True), name)  # for AutoGraph
+            exec(compile(text, name, "exec"), namespace)
     return namespace
 
 
@@ -85,8 +90,8 @@ def python(source: str) -> str:
 
 def code_sha256(notebook: nbformat.NotebookNode) -> str:
     """Return a hash of what the code cells do: comments and layout do not count."""
-    codes = [ast.unparse(ast.parse(python(student(cell.source)))) for cell in code(notebook)]
-    return _sha256("\0".join(codes))
+    codes = [_normal(ast.parse(python(student(cell.source)))) for cell in code(notebook)]
+    return _sha256(json.dumps(codes))
 
 
 def preprocessing_sha256(notebook: nbformat.NotebookNode) -> str:
@@ -98,7 +103,7 @@ def preprocessing_sha256(notebook: nbformat.NotebookNode) -> str:
     while todo:
         found |= todo
         todo = set().union(*(_names(parts[name]) for name in todo)) & set(parts) - found
-    return _sha256("\0".join(f"{name}: {_bare(parts[name])}" for name in sorted(found)))
+    return _sha256(json.dumps({name: _normal(parts[name], False) for name in sorted(found)}))
 
 
 def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -124,11 +129,17 @@ def _names(tree: ast.AST) -> set[str]:
     )
 
 
-def _bare(node: ast.stmt) -> str:
-    """Return the code of a definition without its docstring."""
-    text = ast.unparse(node)
-    doc = ast.get_docstring(node, clean=False) if isinstance(node, ast.FunctionDef) else None
-    return text.replace(ast.unparse(ast.Constant(doc)), "", 1) if doc else text
+def _normal(node: object, docs: bool = True) -> object:
+    """Return a syntax tree as lists, the same on every Python; without docstrings if so wished."""
+    if isinstance(node, list):
+        return [_normal(part, docs) for part in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = dict(ast.iter_fields(node))
+    if not docs and isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+        fields["body"] = node.body[1:]
+    kept = {k: v for k, v in fields.items() if v not in (None, []) and k not in NO_CODE}
+    return [type(node).__name__, *([k, _normal(v, docs)] for k, v in kept.items())]
 
 
 def _sha256(text: str) -> str:

@@ -1,17 +1,16 @@
 """Run a notebook from top to bottom in a fresh kernel, in strict mode."""
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
 
-from labkit.paths import home
-from labkit.results import RESULTS, bars
+from labkit.paths import home, write
+from labkit.results import RESULTS, bars, number
 from tools import build, cells
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 
 @dataclass
@@ -29,8 +28,7 @@ class Outcome:
             return f"{self.lab:24} FAILED: {self.error.splitlines()[0]}"
         accepted = bars(self.lab, self.result["profile"], self.result["numerics"])
         name = next(iter(accepted or self.result["metrics"]))
-        value = self.result["metrics"][name]
-        value = value["value"] if isinstance(value, dict) else value
+        value = number(self.result["metrics"][name])
         bar = accepted.get(name, {})
         limits = f"{bar.get('min', float('-inf')):.4g} to {bar.get('max', float('inf')):.4g}"
         return f"{self.lab:24} {self.result['seconds']:6.0f} s   {name} {value:.4g} ({limits})"
@@ -39,21 +37,23 @@ class Outcome:
         """Write the result to `labs/results/`; raise `RuntimeError` when the run failed."""
         if self.error:
             raise RuntimeError(f"{self.lab}: nothing was written. {self.error}")
-        RESULTS.mkdir(parents=True, exist_ok=True)
         file = RESULTS / f"{self.lab}.{self.result['profile']}.json"
-        file.write_text(json.dumps(self.result, indent=1) + "\n", encoding="utf-8", newline="\n")
+        write(file, f"{json.dumps(self.result, indent=1)}\n".encode())
 
 
 def execute(
     lab: str, notebook: nbformat.NotebookNode, profile: str, seed: int = 0, **env: str
 ) -> Outcome:
-    """Execute a notebook of `lab` with this profile and seed; a failure is returned, not raised."""
-    source_sha256 = hashlib.sha256(json.dumps(build.fingerprint(lab)).encode()).hexdigest()
+    """Execute a notebook of `lab` in place; a failure is returned, not raised.
+
+    `env` is added to the kernel's environment. Interrupting it raises `KeyboardInterrupt`.
+    """
     env = {
         "LABS_PROFILE": profile,
         "LABS_SEED": str(seed),
         "LABS_STRICT": "1",
-        "LABS_SOURCE_SHA256": source_sha256,
+        "LABS_SOURCE_SHA256": build.source_sha256(lab),
+        "LABS_HOME": str(home()),  # the kernel starts in another folder
         **env,
     }
     file = home() / "results" / f"{lab}.{profile}.json"
@@ -68,7 +68,9 @@ def execute(
     error = ""
     try:
         client.execute(env={**os.environ, **env})
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as failure:
+    except AssertionError:  # what nbclient raises when it is interrupted
+        raise KeyboardInterrupt from None
+    except (CellExecutionError, CellTimeoutError, RuntimeError) as failure:  # or a dead kernel
         error = getattr(failure, "evalue", "") or str(failure)
         error = f"{getattr(failure, 'ename', type(failure).__name__)}: {error}"
     if not error and not file.exists():

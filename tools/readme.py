@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from labkit.paths import ROOT
-from labkit.results import PROFILES, bars, book, committed
+from labkit.results import PROFILES, bars, book, committed, text
 from tools import cells
 
 README = ROOT / "README.md"
@@ -22,7 +22,7 @@ def table() -> str:
             printed = book(lab).get(name)
             rows.append(
                 f"| {link(lab)} | `{name}` | {'–' if printed is None else f'{printed:g}'} "
-                f"| {_value(value)} | {_range(accepted.get(name, {}))} |"
+                f"| {text(value)} | {_range(accepted.get(name, {}))} |"
             )
         if not result:
             rows.append(f"| {link(lab)} | not measured | – | – | – |")
@@ -50,12 +50,6 @@ def costs() -> list[str]:
 def link(lab: str) -> str:
     """Return a link to a lab's notebook."""
     return f"[{lab}](labs/{lab}.ipynb)"
-
-
-def _value(value: float | dict) -> str:
-    if isinstance(value, dict):
-        return f"{value['value']:.4g} ± {value['spread']:.2g} (n = {value['seeds']})"
-    return f"{value:.4g}"
 
 
 def _range(bar: dict) -> str:

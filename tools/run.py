@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from labkit.results import PROFILES, bars
+from labkit.results import PROFILES, bars, number, text
 from tools import cells
 from tools.build import generate
 from tools.execute import Outcome, execute
@@ -14,10 +14,9 @@ def table(outcome: Outcome) -> str:
     accepted = bars(outcome.lab, outcome.result["profile"], outcome.result["numerics"])
     lines = [f"{'metric':34} {'value':>10} {'spread':>9} {'min':>9} {'max':>9}"]
     for name, value in outcome.result["metrics"].items():
-        value = value if isinstance(value, dict) else {"value": value}
-        numbers = [value.get("value"), value.get("spread")]
+        numbers = [number(value), value["spread"] if isinstance(value, dict) else None]
         numbers += [accepted.get(name, {}).get(side) for side in ("min", "max")]
-        texts = ["–" if number is None else f"{number:.4g}" for number in numbers]
+        texts = [text(n) for n in numbers]
         lines.append(f"{name:34} {texts[0]:>10} {texts[1]:>9} {texts[2]:>9} {texts[3]:>9}")
     return "\n".join(lines)
 
@@ -35,7 +34,11 @@ def main() -> int:
         parser.error(str(error))
     for lab in names:
         print(f"{lab:24} …", end="\r", flush=True)
-        outcomes.append(execute(lab, generate(lab), arguments.profile))
+        try:
+            outcomes.append(execute(lab, generate(lab), arguments.profile))
+        except KeyboardInterrupt:
+            print(f"\n{lab}: interrupted. The same command goes on where its training stopped.")
+            return 130
         print(outcomes[-1].line(), flush=True)
     for outcome in outcomes:
         print(f"\n{outcome.lab} · {arguments.profile}")

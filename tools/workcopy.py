@@ -6,10 +6,10 @@ overwritten: a newer version of such a lab is laid beside it.
 
 import hashlib
 import json
-import os
+import shutil
 from pathlib import Path
 
-from labkit.paths import ROOT, home
+from labkit.paths import ROOT, home, write
 
 
 def update(source: Path, target: Path) -> list[str]:
@@ -27,11 +27,13 @@ def update(source: Path, target: Path) -> list[str]:
         version = hashlib.sha256(content).hexdigest()
         place = _place(target / lab.name, version, offered.get(lab.name))
         if place:
-            _write(place, content)
+            write(place, content)
             kept = "" if place.name == lab.name else f"; your changed {lab.name} stays as it is"
             lines.append(f"New: {place.name}{kept}")
         offered[lab.name] = version
-    _write(record, json.dumps(offered, indent=1).encode())
+    write(record, json.dumps(offered, indent=1).encode())
+    if (source / "images").exists():  # pictures that the labs' text shows
+        shutil.copytree(source / "images", target / "images", dirs_exist_ok=True)
     return lines
 
 
@@ -54,13 +56,6 @@ def _read(record: Path) -> dict[str, str]:
         return json.loads(record.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 if __name__ == "__main__":

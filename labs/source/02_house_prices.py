@@ -457,7 +457,7 @@ figures.dots(
 # margin of a mean would promise too much; the one below allows for it (Nadeau and Bengio, 2003).
 
 
-# %% tags=["definition"]
+# %%
 def paired(errors, baseline):
     """Return each model's difference to `baseline`: mean over splits, its 95 % margin, wins."""
     rows = {}

@@ -301,7 +301,7 @@ def one_cycle_adam(peak, steps):
     return keras.optimizers.Adam(schedule)
 
 
-def train_network(make, name, batches, epochs, peak):
+def train_network(make, name, batches, validation_batches, epochs, peak):
     """Build, compile and fit a network; return it, as in its best epoch, and its history."""
     keras.utils.set_random_seed(run.seed)
     with run.fast():
@@ -325,16 +325,23 @@ def train_network(make, name, batches, epochs, peak):
 # %%
 models, histories = {}, {}
 models["dense"], histories["dense"] = train_network(
-    make_dense, "dense", plain_train, run.scale(quick=6, standard=12, full=30), peak=5e-4
+    make_dense,
+    "dense",
+    plain_train,
+    validation_batches,
+    run.scale(quick=6, standard=12, full=30),
+    peak=5e-4,
 )
 
 # %%
-epochs = run.scale(quick=12, standard=16, full=60)
-models["cnn"], histories["cnn"] = train_network(make_cnn, "cnn", plain_train, epochs, peak=2e-3)
+epochs = run.scale(quick=12, standard=12, full=60)
+models["cnn"], histories["cnn"] = train_network(
+    make_cnn, "cnn", plain_train, validation_batches, epochs, peak=1.5e-3
+)
 
 # %%
 models["cnn_augmented"], histories["cnn_augmented"] = train_network(
-    make_cnn, "cnn_augmented", augmented_train, epochs, peak=2e-3
+    make_cnn, "cnn_augmented", augmented_train, validation_batches, epochs, peak=1.5e-3
 )
 
 # %% [markdown]
