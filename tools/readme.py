@@ -14,7 +14,7 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 def table() -> str:
     """Return the table: one row a metric of the `standard` runs, the book's number beside ours."""
-    rows = ["| lab | metric | book | ours | accepted |", "|---|---|---|---|---|"]
+    rows = ["| lab | metric | book | ours | runs | accepted |", "|" + "---|" * 6]
     for lab in cells.labs():
         result = committed(lab, "standard")
         accepted = bars(lab, "standard", result.get("numerics", "float32"))
@@ -22,10 +22,11 @@ def table() -> str:
             printed = book(lab).get(name)
             rows.append(
                 f"| {link(lab)} | `{name}` | {'–' if printed is None else f'{printed:g}'} "
-                f"| {text(value)} | {_range(accepted.get(name, {}))} |"
+                f"| {text(value)} | {value['seeds'] if isinstance(value, dict) else 1} "
+                f"| {_range(accepted.get(name, {}))} |"
             )
         if not result:
-            rows.append(f"| {link(lab)} | not measured | – | – | – |")
+            rows.append(f"| {link(lab)} | not measured | – | – | – | – |")
     return "\n".join([*costs(), "", *rows])
 
 
