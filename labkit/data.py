@@ -176,7 +176,7 @@ def _fetch(name: str, file: str, target: Path) -> None:
             if _good(target, facts):
                 return  # another process was faster
             for source in _sources(name, file):
-                print(f"Fetching {name}/{file} from {_label(source)} ...")
+                print(f"Fetching {name}/{file} from {_label(source)} ...", file=sys.stderr)
                 try:
                     brought = _deliver(name, file, source, target.parent)
                 except fetch.SourceError as error:
@@ -246,7 +246,7 @@ def _prepare(folder: Path, make_builder: Callable) -> None:
         with fetch.lock(folder.parent), TemporaryDirectory(dir=folder.parent) as scratch:
             if folder.exists():
                 return  # another process was faster
-            print(f"Preparing {folder.name} (once) ...")
+            print(f"Preparing {folder.name} (once) ...", file=sys.stderr)
             config = tfds.download.DownloadConfig(try_download_gcs=False)
             tfds.disable_progress_bar()
             with contextlib.redirect_stdout(io.StringIO()):

@@ -42,7 +42,7 @@ def lock(folder: Path) -> Iterator[None]:
     file.touch()  # a folder that cannot be written says so here
     with closing(sqlite3.connect(file, timeout=1, isolation_level=None)) as connection:
         if not _locked(connection):
-            print(f"Waiting for another process that works in {folder} ...")
+            print(f"Waiting for another process that works in {folder} ...", file=sys.stderr)
             while not _locked(connection):  # one second at a time, which keeps Ctrl-C alive
                 pass
         for leftover in folder.glob("tmp*"):
