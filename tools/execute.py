@@ -41,12 +41,10 @@ class Outcome:
         write(file, f"{json.dumps(self.result, indent=1)}\n".encode())
 
 
-def execute(
-    lab: str, notebook: nbformat.NotebookNode, profile: str, seed: int = 0, **env: str
-) -> Outcome:
+def execute(lab: str, notebook: nbformat.NotebookNode, profile: str, seed: int = 0) -> Outcome:
     """Execute a notebook of `lab` in place; a failure is returned, not raised.
 
-    `env` is added to the kernel's environment. Interrupting it raises `KeyboardInterrupt`.
+    Interrupting it raises `KeyboardInterrupt`.
     """
     env = {
         "LABS_PROFILE": profile,
@@ -54,7 +52,6 @@ def execute(
         "LABS_STRICT": "1",
         "LABS_SOURCE_SHA256": build.source_sha256(lab),
         "LABS_HOME": str(home()),  # the kernel starts in another folder
-        **env,
     }
     file = home() / "results" / f"{lab}.{profile}.json"
     file.unlink(missing_ok=True)
