@@ -334,7 +334,7 @@ models["dense"], histories["dense"] = train_network(
 )
 
 # %%
-epochs = run.scale(quick=12, standard=12, full=60)
+epochs = run.scale(quick=9, standard=12, full=60)
 models["cnn"], histories["cnn"] = train_network(
     make_cnn, "cnn", plain_train, validation_batches, epochs, peak=1.5e-3
 )
