@@ -870,10 +870,11 @@ def reports(place, worker):
 
 
 # %% tags=["definition"]
-def run_workers(place, kill_after=0, seconds=100):
+def run_workers(place, kill_after=0, seconds=100, patience=10):
     """Run two workers until they are done or one has died; return their exit codes.
 
-    Worker 1 is killed after step `kill_after`. No worker lives longer than this call.
+    Worker 1 is killed after step `kill_after`. When one has died, the other gets `patience` seconds
+    to notice. No worker lives longer than this call.
     """
     workers, deadline = [], time.monotonic() + seconds
     try:
@@ -889,7 +890,7 @@ def run_workers(place, kill_after=0, seconds=100):
             if kill_after in reports(place, 1):
                 workers[1].kill()
             if any(worker.poll() for worker in workers):  # an exit code that is not 0
-                deadline = min(deadline, time.monotonic() + 10)
+                deadline = min(deadline, time.monotonic() + patience)
             time.sleep(0.1)
     finally:
         for worker in workers:
@@ -1015,8 +1016,7 @@ class ChannelScale(layers.Layer):
 # %% nbgrader={"grade": true, "grade_id": "channel_scale_check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false} tags=["exercise"]
 with run.exercise(ChannelScale) as check:
     layer, picture = ChannelScale(start=2.0, name="mine"), np.ones((1, 5, 5, 3), "float32")
-    check(layer.call(picture) if layer.build(picture.shape) else layer(picture), 2 * picture,
-          "at first, every value is multiplied by `start`")  # fmt: skip
+    check(layer(picture), 2 * picture, "at first, every value is multiplied by `start`")
     shapes = str([tuple(weight.shape) for weight in layer.trainable_weights])
     check(shapes, "[(3,)]", "make one trainable weight for each channel with add_weight in build")
     layer.set_weights([np.array([1.0, 0.0, -1.0])])
@@ -1102,23 +1102,25 @@ class StopOnNaN(keras.callbacks.Callback):
 
 # %% nbgrader={"grade": true, "grade_id": "stop_on_nan_check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false} tags=["exercise"]
 def stopped(losses):
-    """Play a training with these losses; return the number of the batch after which it stopped."""
-    callback, model = StopOnNaN(), keras.Model()
+    """Play a training with these losses; return the batch after which it stopped, and stopped_at."""
+    callback, model = StopOnNaN(), keras.Sequential()
     callback.set_model(model)
-    model.stop_training = False
     for batch, loss in enumerate(losses):
         callback.on_train_batch_end(batch, {"loss": loss})
-        if model.stop_training:
-            break
-    return callback.stopped_at if model.stop_training else -1
+        if getattr(model, "stop_training", False):
+            return [batch, callback.stopped_at]
+    return [-1, callback.stopped_at]
 
 
 with run.exercise(StopOnNaN) as check:
-    hooks = [name for name in vars(StopOnNaN) if name.startswith("on_")]
-    check(hooks and " ".join(hooks), "on_train_batch_end", "the hook after each training batch")
-    check(stopped([2.0, 1.5, 90.0]), -1, "as long as the loss is a number, training goes on")
-    check(stopped([2.0, float("nan"), 1.0]), 1, "NaN equals nothing, not even NaN: np.isfinite")
-    check(stopped([2.0, 1.0, float("inf")]), 2, "an infinite loss counts, too")
+    hooks = " ".join(name for name in vars(StopOnNaN) if name.startswith("on_"))
+    check(
+        hooks or None, "on_train_batch_end", "write the hook after each training batch, only that"
+    )
+    check(stopped([2.0, 1.5, 90.0]), [-1, -1], "as long as the loss is a number, training goes on")
+    hint = "an infinite loss counts, too; then set stop_training and stopped_at"
+    check(stopped([2.0, 1.0, float("inf")]), [2, 2], hint)
+    check(stopped([2.0, float("nan")]), [1, 1], "NaN equals nothing, not even NaN: use np.isfinite")
 
 # %% [markdown]
 # **Try this, too:** let `CustomModel.train_step` add up the gradients of four batches before it takes a
