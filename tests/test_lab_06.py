@@ -60,10 +60,17 @@ def test_layer_computes_in_bfloat16(lab):
 
 
 def test_layer_can_be_made_again_from_its_settings(lab):
-    layer = lab.CustomConv2D(6, (5, 2), strides=2, padding="same", activation="relu", name="mine",
-                             kernel_initializer="he_normal", dtype="mixed_bfloat16")  # fmt: skip
-    config = json.loads(json.dumps(layer.get_config()))
-    assert lab.CustomConv2D.from_config(config).get_config() == layer.get_config()
+    options = {"strides": 2, "padding": "same", "activation": "relu", "name": "mine",
+               "kernel_initializer": "he_normal", "dtype": "mixed_bfloat16"}  # fmt: skip
+    config = json.loads(json.dumps(lab.CustomConv2D(6, (5, 2), **options).get_config()))
+    again = lab.CustomConv2D.from_config(config)
+    assert again.get_config() == lab.CustomConv2D(6, (5, 2), **options).get_config()
+    assert (again.filters, again.kernel_size) == (6, (5, 2))
+    for name in ("strides", "padding", "name"):
+        assert getattr(again, name) == options[name]
+    assert again.activation is keras.activations.relu
+    assert isinstance(again.kernel_initializer, keras.initializers.HeNormal)
+    assert again.dtype_policy.name == "mixed_bfloat16"
 
 
 def test_layer_rejects_an_unknown_padding(lab):
