@@ -107,10 +107,13 @@ def function(name, gradient_of=None, **arguments):
 
 
 def loss(name, y_true, y_pred, **arguments):
-    """Call an object that Addons offers as class only."""
-    value = addon(name)(**arguments)(y_true, y_pred)
+    """Call an object that Addons offers as class only; record value and gradient."""
+    predicted = tf.constant(y_pred)
+    with tf.GradientTape() as tape:
+        tape.watch(predicted)
+        value = addon(name)(**arguments)(y_true, predicted)
     case = {"arguments": arguments, "y_true": y_true, "y_pred": y_pred}
-    keep(name, "loss", case, {"value": value})
+    keep(name, "loss", case, {"value": value, "gradient": tape.gradient(value, predicted)})
 
 
 def metric(name, *batches, **arguments):
@@ -233,7 +236,9 @@ def record_images():
     for size in ([4, 4], [2, 6]):
         mask_size = np.array(size, "int32")
         function("image.cutout", images=images, mask_size=mask_size, offset=centers)
-    function("image.equalize", image=(colors // 3).astype("uint8"))
+    # Images of fewer pixels than there are values would come back unchanged.
+    dark = rng.integers(20, 90, (2, 18, 18, 3)).astype("uint8")
+    function("image.equalize", image=dark)
     for name in ("mean_filter2d", "median_filter2d"):
         function(f"image.{name}", image=images)
         function(f"image.{name}", image=images, filter_shape=[3, 5])
