@@ -30,7 +30,7 @@ every_case = pytest.mark.parametrize(("name", "number"), CASES)
 # Largest difference allowed, as a share of the largest number in a result. The page says why some
 # differ by more.
 TOLERANCE = 1e-5
-LOOSE = {"image.adjust_hsv_in_yiq": 5e-3, "image.interpolate_spline": 1e-4}
+LOOSE = {"image.adjust_hsv_in_yiq": 3e-3, "image.interpolate_spline": 1e-4}
 
 # Arguments that today's features do without.
 DROPPED = {"num_classes", "sparse_labels", "data_init", "optimizer", "actual_max", "preds_max"}
@@ -83,7 +83,7 @@ def repeat_function(feature, arguments, case, _):
     with tf.GradientTape() as tape:
         tape.watch(tensors[name])
         value = feature(**tensors)
-        total = tf.reduce_sum(value)
+        total = tf.reduce_sum(value**2)
     return {"value": value, "gradient": tape.gradient(total, tensors[name])}
 
 

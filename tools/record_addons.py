@@ -92,14 +92,14 @@ def one_hot(numbers, n_classes):
 
 
 def function(name, gradient_of=None, **arguments):
-    """Call a function; where asked for, record the gradient of the sum of what it returns, too."""
+    """Call a function; where asked for, record the gradient of the squares of its result, too."""
     inputs = dict(arguments)
     with tf.GradientTape() as tape:
         if gradient_of:
             inputs[gradient_of] = tf.constant(inputs[gradient_of])
             tape.watch(inputs[gradient_of])
         value = addon(name)(**inputs)
-        total = tf.reduce_sum(value) if gradient_of else None
+        total = tf.reduce_sum(value**2) if gradient_of else None
     results = {"value": value}
     if gradient_of:
         results["gradient"] = tape.gradient(total, inputs[gradient_of])
