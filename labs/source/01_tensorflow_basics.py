@@ -1066,7 +1066,7 @@ accuracies = {
     name: [np.trace(matrix) / matrix.sum() for matrix in matrices]
     for name, matrices in recognised.items()
 }
-run.record(accuracy_buffer_all=accuracies["all"], accuracy_buffer_tenth=accuracies["tenth"])
+run.record(accuracy_buffer_all=accuracies["all"])
 run.record(accuracy_gain_shuffling=np.subtract(accuracies["all"], accuracies["none"]))
 for name, values in accuracies.items():
     print(f"buffer {name:6} accuracy on test images", np.round(values, 3))
@@ -1228,7 +1228,8 @@ with run.exercise(make_pipeline) as check:
     check(pixels[:, 0] * 255, labels, "image and label must stay together: shuffle the pairs")
     together = sum(labels.max() - labels.min() == 3 for _, labels in first)
     check(together < 5, True, "shuffle first, then batch: neighbours are still together")
-    check((labels[:4] < 30).sum() == 4 and (labels[:20] < 30).all(), False, "take a larger buffer")
+    early = max(int(next(iter(pipeline))[1].numpy().max()) for _ in range(20))
+    check(early >= 50, True, "take a larger buffer: late examples never come early")
     again = np.concatenate([labels for _, labels in second])
     check((again == labels).all(), False, "the second pass has the order of the first")
 
