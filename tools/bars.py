@@ -3,8 +3,9 @@
 `quick`: mean ± 4 standard deviations over the seeds, the deviation being at least `FLOOR` of the
 mean, in float32; for other `--numerics` in a section of its own. `standard` and `full`: from the
 committed result, on the bad side of each metric only, `--margin` (a share of the value) or two
-spreads away, whichever is more. The smaller value is the better one but for names that begin as
-`BETTER_HIGH`. The key `main` of a lab, set by hand, is kept.
+spreads away, whichever is more, but not beyond the book's number where the run beats it. The
+smaller value is the better one but for names that begin as `BETTER_HIGH`. The key `main` of a lab,
+set by hand, is kept.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import statistics
 import sys
 
 from labkit.paths import write
-from labkit.results import BARS, PROFILES, committed, number
+from labkit.results import BARS, PROFILES, book, committed, number
 from tools import build, cells, readme
 from tools.execute import execute
 
@@ -55,13 +56,19 @@ def spread_bars(runs: dict[str, list[float]]) -> dict[str, dict]:
 
 
 def margin_bars(result: dict, margin: float) -> dict[str, dict]:
-    """Return a one-sided bar for each metric of a result, on its bad side."""
-    bars = {}
+    """Return a one-sided bar for each metric of a result, on its bad side.
+
+    Where the result beats the book's, the range reaches to the book's and no further.
+    """
+    bars, printed = {}, book(result["lab"])
     for name, value in result["metrics"].items():
         spread, seeds = (value["spread"], value["seeds"]) if isinstance(value, dict) else (0.0, 1)
         slack = max(margin * abs(number(value)), 2 * spread)
         side, sign = ("min", -1) if name.startswith(BETTER_HIGH) else ("max", 1)
-        bars[name] = {side: _round(number(value) + sign * slack), "seeds": seeds}
+        limit = _round(number(value) + sign * slack)
+        if sign * (printed.get(name, limit) - number(value)) > 0:
+            limit = sign * min(sign * limit, sign * printed.get(name, limit))
+        bars[name] = {side: limit, "seeds": seeds}
     return bars
 
 
