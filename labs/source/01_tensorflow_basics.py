@@ -984,19 +984,25 @@ figures.images(
 )  # fmt: skip
 
 # %% [markdown]
-# **What happened, and why.** Before training, the network guesses: about one in ten is right. After it, nearly
-# all are. The network without hidden layers can only add up evidence, pixel by pixel. Its 784 weights for
-# one digit can be shown as an image: where ink speaks for the digit it is bright, where ink speaks against it,
-# dark. One such template must fit *every* way of writing a 7. Hidden layers make features first ("a stroke here
-# and a gap there"), and can combine them in more than one way.
+# **What happened, and why.** Before training, the network guesses: about one in ten is right. After it, most
+# digits are read. The network without hidden layers can only add up evidence, pixel by pixel, and this can be
+# shown as an image: each weight times the spread of its pixel (a pixel that hardly ever has ink can decide
+# nothing). Where ink speaks for the digit it is bright, where ink speaks against it, dark: a 0 must be empty in the
+# middle. One such template must fit *every* way of writing a 7. Hidden layers make features first ("a stroke
+# here, a gap there"), and can combine them in more than one way.
 
 # %%
-templates = linear.get_layer("Output").kernel.numpy().reshape(28, 28, 10)
-figures.images(
-    list(np.moveaxis(templates, 2, 0)), [str(digit) for digit in range(10)],
-    "The weights of the network without hidden layers, for each digit: bright pixels speak for it.",
-    columns=5, size=1.3,
-)  # fmt: skip
+weights = linear.get_layer("Output").kernel.numpy()  # (784, 10)
+evidence = weights * test_pixels.numpy().std(axis=0)[:, None]
+figure, panels = figures.axes(2, 5, width=1.4, height=1.55)
+for digit, panel in enumerate(panels):
+    limit = np.abs(evidence[:, digit]).max()
+    panel.imshow(evidence[:, digit].reshape(28, 28), vmin=-limit, vmax=limit)
+    panel.set_title(digit)
+    panel.axis("off")
+figures.show(
+    figure, "The network without hidden layers: for each digit, ink on bright pixels speaks for it."
+)
 
 # %% [markdown]
 # ## 8. Experiment 2 · What shuffling is worth
