@@ -4,6 +4,8 @@ import os
 import shutil
 import tempfile
 
+from labkit.paths import home
+
 import pytest
 
 NOT_COMPARED = ("text/html", "text/markdown", "image/jpeg", "stderr")
@@ -11,6 +13,7 @@ NOT_COMPARED = ("text/html", "text/markdown", "image/jpeg", "stderr")
 
 def pytest_configure():
     """Give every kernel and every test the same environment, whatever the shell's is."""
+    os.environ["LABS_USER_HOME"] = str(home())  # some tests look into the user's cache
     os.environ["LABS_PROFILE"] = "quick"
     os.environ["LABS_STRICT"] = "1"
     os.environ["LABS_HOME"] = tempfile.mkdtemp(prefix="labs-")

@@ -1,10 +1,11 @@
 """CIFAR-10 for TensorFlow Datasets: the official builder, fed with files that are already here."""
 
-import csv
 import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from labkit import sheets
 
 import numpy as np
 import PIL.Image
@@ -57,10 +58,5 @@ class Cifar10Sample(Cifar10, skip_registration=True):
 
     def _sheet(self, split: str) -> Iterator[tuple[int, dict]]:
         """Cut a contact sheet into its images; `index` is the place in the full data set."""
-        sheet = np.asarray(PIL.Image.open(self.files[f"{split}.webp"]))
-        columns = sheet.shape[1] // SIDE
-        images = sheet.reshape(-1, SIDE, columns, SIDE, 3).swapaxes(1, 2).reshape(-1, SIDE, SIDE, 3)
-        rows = csv.DictReader(self.files[f"{split}.csv"].open(newline=""))
-        for image, row in zip(images, rows, strict=True):
-            index = int(row["index"])
-            yield index, {"id": f"{split}_{index:05d}", "image": image, "label": int(row["label"])}
+        for index, image, label in sheets.read(self.files, split, SIDE, SIDE, channels=3):
+            yield index, {"id": f"{split}_{index:05d}", "image": image, "label": label}

