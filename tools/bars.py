@@ -21,6 +21,7 @@ from tools.execute import execute
 import tomlkit
 
 FLOOR = 0.01  # no run is trusted to be more constant than this share of its mean
+AGREE = 0.02  # so much may two networks differ that are the same on paper: `…_difference`
 BETTER_HIGH = ("accuracy", "cnn_minus_dense", "gap_closed")
 
 
@@ -62,6 +63,9 @@ def margin_bars(result: dict, margin: float) -> dict[str, dict]:
     """
     bars, printed = {}, book(result["lab"])
     for name, value in result["metrics"].items():
+        if name.endswith("_difference"):
+            bars[name] = {"max": AGREE, "seeds": 1}
+            continue
         spread, seeds = (value["spread"], value["seeds"]) if isinstance(value, dict) else (0.0, 1)
         slack = max(margin * abs(number(value)), 2 * spread)
         side, sign = ("min", -1) if name.startswith(BETTER_HIGH) else ("max", 1)
