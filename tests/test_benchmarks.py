@@ -2,7 +2,9 @@
 
 import functools
 import json
+import subprocess
 import sys
+import time
 
 from benchmarks import __main__ as command
 from benchmarks import augmentation, book, convolutions, keras_step, measure, report, tasks, waiting
@@ -154,7 +156,7 @@ def test_layers_that_cannot_be_counted_are_refused():
 
 def test_ceiling_task():
     found = tasks.ceiling(TINY["ceiling"])
-    assert 0 < found["value"]
+    assert found["value"] > 0
     assert found["ceiling_gflops"] == max(found["ceiling_by_shape"].values())
 
 
@@ -170,8 +172,6 @@ def test_recipe_task():
 
 
 def test_a_slow_pipeline_makes_training_wait():
-    import time
-
     def slow():
         while True:
             time.sleep(0.02)
@@ -192,7 +192,9 @@ def test_variants_differ_in_nothing_but_numerics_and_compilation():
     assert ours.jit_compile is False
     assert default.jit_compile is not False
     assert {layer.compute_dtype for layer in default.layers} == {"float32"}
-    assert all(np.array_equal(a, b) for a, b in zip(ours.get_weights(), default.get_weights()))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(ours.get_weights(), default.get_weights(), strict=True)
+    )
 
 
 def test_pytorch_trains_the_network_of_the_lab():
@@ -253,16 +255,11 @@ def test_busy_machine_is_refused(monkeypatch, capsys):
     assert command.require_idle() == 0.1
 
 
-def test_python_without_pytorch_is_refused(tmp_path):
-    with pytest.raises(RuntimeError, match="has no PyTorch"):
-        command.torch_python(_without_torch(tmp_path))
-
-
-def _without_torch(folder):
-    script = folder / "python"
-    script.write_text("#!/bin/sh\necho 'ModuleNotFoundError: torch' >&2\nexit 1\n")
-    script.chmod(0o755)
-    return str(script)
+def test_python_without_pytorch_is_refused(monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, "", "ModuleNotFoundError: No module named 'torch'")
+    monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(RuntimeError, match=r"python has no PyTorch: .*named 'torch'"):
+        command.torch_python("python")
 
 
 # ------------------------------------------------------------------------------ (e) and report
