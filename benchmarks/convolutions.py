@@ -63,8 +63,8 @@ def training_flops(model: keras.Model, batch_size: int) -> float:
 
 def _forward_flops(layer: keras.layers.Layer) -> float:
     """Return the operations of one layer for one example."""
-    if not hasattr(layer, "kernel"):
-        return 0.0
+    if not any(len(weight.shape) > 1 for weight in layer.weights):
+        return 0.0  # at most one number a channel, like normalisation
     if not isinstance(layer, keras.layers.Dense | keras.layers.Conv2D):
         raise TypeError(f"{layer.name}: {type(layer).__name__} is not counted yet")
     *taps_and_inputs, _ = layer.kernel.shape

@@ -20,8 +20,12 @@ class Row:
     only_with_bfloat16: bool = False  # elsewhere the number is given, but nothing is demanded
 
     def text(self, number: float) -> str:
-        """Return a number in the unit of this row."""
-        return f"{100 * number:.1f} %" if self.percent else f"{number:.2f} ×"
+        """Return a number with the unit of this row."""
+        return self.plain(number) + (" %" if self.percent else " ×")
+
+    def plain(self, number: float) -> str:
+        """Return a number without its unit."""
+        return f"{100 * number:.1f}" if self.percent else f"{number:.2f}"
 
     def met(self, number: float) -> bool:
         """Return whether a number reaches the target."""
@@ -93,7 +97,7 @@ def cell(row: Row, part: dict) -> str:
     found = part.get(row.key, {})
     if "value" not in found:
         return MISSING + (f" ({found['why']})" if found.get("why") else "")
-    spread = f" ({row.text(found['low'])} to {row.text(found['high'])})" if "low" in found else ""
+    spread = f" ({row.plain(found['low'])} to {row.plain(found['high'])})" if "low" in found else ""
     if row.only_with_bfloat16 and not part["machine"]["policy"].endswith("bfloat16"):
         return f"{row.text(found['value'])}{spread}"
     met = row.met(found["value"])
