@@ -77,7 +77,7 @@ def contestants(sizes: dict, policy: str, torch: str | None) -> dict[str, list[s
     """Return the command of each worker of (a); PyTorch's in the dtype of ours, and in float32."""
     counts = [f"--{name.replace('_', '-')}={value}" for name, value in sizes.items()]
     ours = [sys.executable, "-m", "benchmarks.keras_step"]
-    found = {name: [*ours, name, *counts] for name in ("ours", "default")}
+    found = {name: [*ours, name, *counts] for name in ("ours", "default", "xla")}
     dtype = "bfloat16" if policy.endswith("bfloat16") else "float32"
     if torch:
         theirs = [torch, str(ROOT / "benchmarks" / "torch_step.py"), *counts]

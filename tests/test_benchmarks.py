@@ -191,8 +191,7 @@ def test_variants_differ_in_nothing_but_numerics_and_compilation():
     names = keras_step.lab()
     ours, default = (keras_step.make_trainer(names, v, 1 / 16) for v in ("ours", "default"))
     assert ours.count_params() == default.count_params()
-    assert ours.jit_compile is False
-    assert default.jit_compile is not False
+    assert ours.jit_compile is False  # and `default` whatever Keras chooses by itself
     assert {layer.compute_dtype for layer in default.layers} == {"float32"}
     assert all(
         np.array_equal(a, b) for a, b in zip(ours.get_weights(), default.get_weights(), strict=True)
