@@ -60,7 +60,10 @@ def augment(sizes: dict) -> dict:
     found = augmentation.speed(photos, sizes["images"], sizes["repeats"])
     tf.random.set_seed(0)
     p_values = augmentation.p_values(
-        augmentation.batched, augmentation.one_by_one, photos, sizes["images"]
+        *(
+            augmentation.facts(pipeline, photos, sizes["images"])
+            for pipeline in (augmentation.batched, augmentation.one_by_one)
+        )
     )
     worst = min(p_values, key=p_values.get)
     # Bonferroni's correction: the chance that any of the tests would come out as low.
