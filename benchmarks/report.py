@@ -115,7 +115,7 @@ def footer(results: dict) -> str:
     about = next(iter(results["parts"].values()))["machine"]
     machine, versions = about["machine"], about["versions"]
     torch = results.get("torch")
-    noise = max(part["noise"] for part in results["parts"].values())
+    noise = max(part.get("noise", 0.0) for part in results["parts"].values())
     names = f"TensorFlow {versions['tensorflow']}, Keras {versions['keras']}" + (
         f", PyTorch {torch}" if torch else ""
     )
