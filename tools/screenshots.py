@@ -58,10 +58,14 @@ PAGES = {
         "scalars&tagFilter=epoch_(loss%7Cmae)&_smoothingWeight=0",
         "epoch_mae",
     ),
-    "tensorboard_images": Page("07_tensorboard/summary", "images", "one a step"),
-    "tensorboard_histograms": Page("07_tensorboard/summary", "histograms", "moving normal"),
+    "tensorboard_images": Page(
+        "07_tensorboard/summary", "images&tagFilter=airplane", "side by side", size=(1500, 1120)
+    ),
+    "tensorboard_histograms": Page(
+        "07_tensorboard/summary", "histograms", "moving normal", size=(1250, 480)
+    ),
     "tensorboard_confusion": Page(
-        "07_tensorboard/model-1/classes", "images", "confusion matrix", size=(1100, 800)
+        "07_tensorboard/model-1", "images", "confusion matrix", size=(1250, 760)
     ),
     "tensorboard_hparams": Page(
         "07_tensorboard/study",
@@ -90,9 +94,11 @@ def tensorboard(logs: Path) -> Iterator[str]:
 
     Raises `RuntimeError` when it does not start.
     """
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--port", "0"]
+    # The page shows the folder's name: only its last part, which says nothing of this machine.
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", logs.name, "--port", "0"]
     command += ["--host", "127.0.0.1", "--load_fast=false"]  # one process: nothing stays behind
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    pipe = {"stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=logs.parent, **pipe) as process:
         said = []
         try:
             for line in process.stderr:

@@ -66,7 +66,7 @@ def new_log(name):
 # The simplest first, a sine curve as a metric of 100 steps:
 
 # %%
-summary_log = new_log("summary")
+summary_log = new_log("summary/demo")
 writer = tf.summary.create_file_writer(summary_log)
 with writer.as_default():
     for step, x in enumerate(np.linspace(0, 2 * np.pi, 100)):
@@ -79,8 +79,8 @@ with writer.as_default():
 
 # %%
 samples = tfds.load("cifar10_sample", split="train", data_dir=data.tfds_dir("cifar10_sample"))
-airplane = next(e["image"] for e in samples if e["label"] == 0)
-picture, _ = parse_fn({"image": airplane[None], "label": [0]})
+airplanes = samples.filter(lambda example: example["label"] == 0).skip(8)
+picture, _ = parse_fn(next(iter(airplanes.batch(1))))
 changes = {"as it is": None, "zoom": zoom, "flip": flip, "color": color, "rotate": rotate}
 views = tf.concat(
     [change(picture, seed=(7, 2)) if change else picture for change in changes.values()], axis=0
@@ -159,9 +159,9 @@ for page, tag, steps in logged(summary_log):
 run.tensorboard()
 
 # %% [markdown]
-# ![TensorBoard's page of images: five views of an airplane side by side, and one with a slider](images/tensorboard_images.png)
+# ![TensorBoard's page of images: an airplane with a slider, and five views of it side by side](images/tensorboard_images.png)
 #
-# *The page Images. Left: five pictures of one step. Right: five steps, and the slider that chooses.*
+# *The page Images: one picture with a slider for its five steps, and five pictures of a single step.*
 #
 # ![TensorBoard's page of histograms: a bell that moves from 0 to 10 over 100 steps](images/tensorboard_histograms.png)
 #
