@@ -439,7 +439,7 @@ FACTORS = {
     "learning_rate": [0.001, 0.01, 0.03],
 }
 GRID = [dict(zip(FACTORS, values)) for values in itertools.product(*FACTORS.values())]
-SCALE = {"images": 5000, "epochs": 12, "share": 0.5}
+SCALE = {"images": 5000, "epochs": 10, "share": 0.5}
 
 # %% tags=["nbval-check-output"]
 print(len(GRID), "combinations; the first and the last:", GRID[0], GRID[-1], sep="\n")
@@ -447,7 +447,7 @@ print(len(GRID), "combinations; the first and the last:", GRID[0], GRID[-1], sep
 # %% [markdown]
 # On the whole data set for 100 epochs, as in the book, this takes days. A search does not need that: it
 # only has to tell good settings from bad. Ours trains each network **at a small scale**, stated in `SCALE`:
-# 5,000 training images, 12 epochs, half the widths. In return every combination is trained with
+# 5,000 training images, 10 epochs, half the widths. In return every combination is trained with
 # **two seeds**, so that we see how much of a difference is luck. It is a *study*: a script,
 # `labs/studies/07_grid.py`, that measured the rows one by one, with the function below. The rows are
 # part of the repository. At such a small scale, settings that need a long training come off badly: keep this in mind.
