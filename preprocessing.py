@@ -412,6 +412,42 @@ def with_seeds(dataset, seed):
     return tf.data.Dataset.zip(dataset, numbers.batch(2, drop_remainder=True))
 
 
+def image_batches(examples, batch_size=64, shuffle=False, augment=(), seed=0, n_classes=10):
+    """Read, shuffle, batch and augment images while the network computes (chapter 4).
+
+    Images are changed batch by batch, after shuffling, and while the network is busy with the
+    batch before, so that it hardly ever waits.
+
+    Args:
+        examples: `tf.data.Dataset` of dicts with `image` and `label`, as for `parse_fn`; they are
+            kept in memory.
+        batch_size: number of images in a batch; the last one may be smaller.
+        shuffle: whether every epoch brings all examples in a new order.
+        augment: functions `(images, seed) -> images`, as for `parse_aug_fn`; for training only.
+        seed: integer that decides order and augmentation, as for `with_seeds`.
+        n_classes: number of classes.
+
+    Returns:
+        `tf.data.Dataset` of batches (images, one-hot labels), as from `parse_fn`.
+
+    Raises:
+        ValueError: there are no examples, or they are not as `parse_fn` needs them.
+    """
+    n_examples = int(examples.cardinality())
+    _require(n_examples != 0, "there are no examples")
+    examples = examples.cache()
+    if shuffle:
+        _require(n_examples > 0, "examples of unknown number cannot be shuffled as a whole")
+        examples = examples.shuffle(n_examples, seed=seed)
+    batches = with_seeds(examples.batch(batch_size), seed)
+
+    def parse(batch, batch_seed):
+        return parse_aug_fn(batch, batch_seed, n_classes, augment)
+
+    parsed = batches.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+    return parsed.prefetch(tf.data.AUTOTUNE)
+
+
 # --------------------------------------------------------------- what the functions above share
 
 

@@ -56,12 +56,20 @@ def switched_on(name: str) -> bool:
     return os.environ.get(name, "").lower() not in ("", "0", "false")
 
 
+def main_metric(lab: str) -> str | None:
+    """Return the name of the metric that stands for a lab in one line: `main` in the bars file."""
+    return _bars_file().get(lab, {}).get("main")
+
+
 def bars(lab: str, profile: str, numerics: str = "float32") -> dict[str, dict]:
     """Return the accepted range of each metric: `{metric: {"min": …, "max": …, "seeds": …}}`."""
-    table = tomllib.loads(BARS.read_text(encoding="utf-8")) if BARS.exists() else {}
-    found = table.get(lab, {}).get(profile, {})
+    found = _bars_file().get(lab, {}).get(profile, {})
     own = found.get(numerics, {})
     return {name: bar for name, bar in (found | own).items() if {"min", "max"} & set(bar)}
+
+
+def _bars_file() -> dict:
+    return tomllib.loads(BARS.read_text(encoding="utf-8")) if BARS.exists() else {}
 
 
 def misses(result: dict, accepted: dict[str, dict]) -> list[str]:

@@ -8,7 +8,7 @@ import json
 import re
 
 from labkit.paths import ROOT
-from labkit.results import PROFILES, RESULTS, bars, committed, misses
+from labkit.results import PROFILES, RESULTS, bars, committed, main_metric, misses
 from tools import build, cells, readme
 
 import nbformat
@@ -115,6 +115,10 @@ def test_committed_results_are_whole_and_within_their_bars(lab, profile):
         assert set(accepted) == set(result["metrics"])
         assert misses(result, accepted) == []
         assert result["source_sha256"] == build.source_sha256(lab), "measure it again"
+
+
+def test_main_metric_has_a_range(lab):
+    assert main_metric(lab) in bars(lab, "quick")
 
 
 def test_notebook_shows_the_largest_profile_that_was_measured(lab, notebook):

@@ -8,6 +8,7 @@ import sys
 from labkit import results
 from labkit.paths import ROOT
 from labkit.results import bars, committed, misses
+from tools import bars as bars_tool
 from tools import build, cells, readme, study
 
 import nbformat
@@ -148,3 +149,14 @@ def test_changed_output_is_noticed_by_nbval(tmp_path):
     code, text = nbval(tmp_path, notebook)
     assert code == 1, text
     assert "1 failed" in text
+
+
+def test_accepted_range_ends_at_the_book_where_the_run_beats_it():
+    def limit(value):
+        result = {"lab": "04_cifar10", "metrics": {"accuracy_cnn": value, "gap_cnn": 0.1}}
+        return bars_tool.margin_bars(result, 0.03)["accuracy_cnn"]["min"]
+
+    printed = results.book("04_cifar10")["accuracy_cnn"]
+    assert limit(1.001 * printed) == printed
+    assert limit(1.1 * printed) == pytest.approx(0.97 * 1.1 * printed, rel=1e-3)
+    assert limit(0.9 * printed) == pytest.approx(0.97 * 0.9 * printed, rel=1e-3)

@@ -10,6 +10,7 @@ from preprocessing import (
     color,
     cutout,
     flip,
+    image_batches,
     parse_aug_fn,
     parse_fn,
     parse_houses,
@@ -629,9 +630,9 @@ def test_parse_aug_fn_is_the_same_in_every_mode():
         assert_close(images, eager, 1e-6)
 
 
-def make_pipeline(n=22, seed=1):
-    batches = tf.data.Dataset.from_tensor_slices(make_examples(n)).batch(8)
-    return with_seeds(batches, seed).map(parse_aug_fn, num_parallel_calls=tf.data.AUTOTUNE)
+def make_pipeline(n=22, seed=1, augment=BOOK_AUGMENTATION, **options):
+    examples = tf.data.Dataset.from_tensor_slices(make_examples(n))
+    return image_batches(examples, batch_size=8, augment=augment, seed=seed, **options)
 
 
 def test_pipeline_keeps_order_labels_and_static_shape():
@@ -654,6 +655,28 @@ def test_pipeline_is_new_in_every_epoch_and_the_same_in_every_run():
     assert np.abs(first - second).max() > 0.1
     np.testing.assert_array_equal(two_epochs(seed=1), [first, second])
     assert not np.array_equal(two_epochs(seed=2)[0], first)
+
+
+def test_pipeline_without_augmentation_leaves_images_as_they_are():
+    images = np.concatenate([images for images, _ in make_pipeline(augment=())])
+    np.testing.assert_array_equal(images, parse_fn(make_examples(22))[0])
+
+
+def test_shuffled_pipeline_deals_every_example_anew_in_each_epoch():
+    pipeline = make_pipeline(shuffle=True, augment=())
+    epochs = [np.concatenate([images for images, _ in pipeline]) for _ in range(2)]
+    assert not np.array_equal(*epochs)
+    images, _ = parse_fn(make_examples(22))
+    for epoch in epochs:
+        assert sorted(epoch.sum(axis=(1, 2, 3))) == sorted(images.numpy().sum(axis=(1, 2, 3)))
+
+
+def test_pipeline_needs_examples():
+    examples = tf.data.Dataset.from_tensor_slices(make_examples(3))
+    with pytest.raises(ValueError, match="no examples"):
+        image_batches(examples.take(0))
+    with pytest.raises(ValueError, match="unknown number"):
+        image_batches(examples.filter(lambda example: True), shuffle=True)
 
 
 def test_seeds_differ_between_elements():

@@ -3,7 +3,7 @@
 import json
 
 import labkit
-from labkit import machine, results
+from labkit import machine, results, schedules
 from labkit import run as run_module
 
 import keras
@@ -119,3 +119,14 @@ def test_probe_measures_and_remembers(tmp_path, monkeypatch):
     assert np.isfinite(list(first.values())).all()
     monkeypatch.setattr(machine, "_gflops", None)
     assert machine.probe() == first
+
+
+def test_one_cycle_climbs_to_its_peak_and_falls_to_zero():
+    rate = schedules.one_cycle(peak=0.5, steps=100, climb=0.2)
+    rates = [float(rate(step)) for step in range(101)]
+    assert rates[0] == pytest.approx(0.05)
+    assert np.argmax(rates) == 20
+    assert rates[20] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0.0, abs=1e-6)
+    with pytest.raises(ValueError, match="2 steps"):
+        schedules.one_cycle(0.5, steps=1)

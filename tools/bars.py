@@ -1,9 +1,11 @@
 """Write `labs/bars.toml`, the accepted range of every metric, from runs over seeds.
 
 `quick`: mean ± 4 standard deviations over the seeds, the deviation being at least `FLOOR` of the
-mean; with `--numerics`, in a section of its own. `standard` and `full`: from the committed result,
-on the bad side of each metric only, `--margin` (a share of the value) or two spreads away,
-whichever is more. The smaller value is the better one but for names that begin as `BETTER_HIGH`.
+mean, in float32; for other `--numerics` in a section of its own. `standard` and `full`: from the
+committed result, on the bad side of each metric only, `--margin` (a share of the value) or two
+spreads away, whichever is more, but not beyond the book's number where the run beats it. The
+smaller value is the better one but for names that begin as `BETTER_HIGH`. The key `main` of a lab,
+set by hand, is kept.
 """
 
 import argparse
@@ -12,7 +14,7 @@ import statistics
 import sys
 
 from labkit.paths import write
-from labkit.results import BARS, PROFILES, committed, number
+from labkit.results import BARS, PROFILES, book, committed, number
 from tools import build, cells, readme
 from tools.execute import execute
 
@@ -54,13 +56,19 @@ def spread_bars(runs: dict[str, list[float]]) -> dict[str, dict]:
 
 
 def margin_bars(result: dict, margin: float) -> dict[str, dict]:
-    """Return a one-sided bar for each metric of a result, on its bad side."""
-    bars = {}
+    """Return a one-sided bar for each metric of a result, on its bad side.
+
+    Where the result beats the book's, the range reaches to the book's and no further.
+    """
+    bars, printed = {}, book(result["lab"])
     for name, value in result["metrics"].items():
         spread, seeds = (value["spread"], value["seeds"]) if isinstance(value, dict) else (0.0, 1)
         slack = max(margin * abs(number(value)), 2 * spread)
         side, sign = ("min", -1) if name.startswith(BETTER_HIGH) else ("max", 1)
-        bars[name] = {side: _round(number(value) + sign * slack), "seeds": seeds}
+        limit = _round(number(value) + sign * slack)
+        if sign * (printed.get(name, limit) - number(value)) > 0:
+            limit = sign * min(sign * limit, sign * printed.get(name, limit))
+        bars[name] = {side: limit, "seeds": seeds}
     return bars
 
 
@@ -68,7 +76,7 @@ def replace(lab: str, section: list[str], bars: dict[str, dict]) -> None:
     """Replace one section, such as `["quick"]`, of the bars file, and nothing nested in it."""
     text = BARS.read_text(encoding="utf-8") if BARS.exists() else ""
     document = tomlkit.parse(text)
-    table = document.setdefault(lab, tomlkit.table(is_super_table=True))
+    table = document.setdefault(lab, tomlkit.table())
     for key in section[:-1]:
         table = table.setdefault(key, tomlkit.table())
     old = table.get(section[-1], {})
@@ -92,15 +100,14 @@ def main() -> int:
     parser.add_argument("labs", nargs="+")
     parser.add_argument("--profile", choices=PROFILES, default="quick")
     parser.add_argument("--seeds", type=int, default=10, help="for quick")
-    parser.add_argument("--numerics", help="for quick: a Keras dtype policy, such as float32")
+    parser.add_argument("--numerics", default="float32", help="for quick: a Keras dtype policy")
     parser.add_argument("--margin", type=float, default=0.03, help="for standard and full")
     arguments = parser.parse_args()
-    if arguments.numerics:
-        os.environ["LABS_NUMERICS"] = arguments.numerics
     for lab in cells.labs(*arguments.labs):
         section = [arguments.profile]
         if arguments.profile == "quick":
-            section += [arguments.numerics] if arguments.numerics else []
+            os.environ["LABS_NUMERICS"] = arguments.numerics
+            section += [arguments.numerics] if arguments.numerics != "float32" else []
             replace(lab, section, {})  # the old ranges must not stop the runs that make new ones
             runs = values(lab, arguments.seeds)
             bars = spread_bars(runs)

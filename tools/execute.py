@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 
 from labkit.paths import home, write
-from labkit.results import RESULTS, bars, number
+from labkit.results import RESULTS, bars, main_metric, number
 from tools import build, cells
 
 import nbformat
@@ -23,11 +23,11 @@ class Outcome:
     error: str
 
     def line(self) -> str:
-        """Return one line: name, seconds, the first barred metric against its range."""
+        """Return one line: name, seconds, the lab's main metric against its range."""
         if self.error:
             return f"{self.lab:24} FAILED: {self.error.splitlines()[0]}"
         accepted = bars(self.lab, self.result["profile"], self.result["numerics"])
-        name = next(iter(accepted or self.result["metrics"]))
+        name = main_metric(self.lab) or next(iter(self.result["metrics"]))
         value = number(self.result["metrics"][name])
         bar = accepted.get(name, {})
         limits = f"{bar.get('min', float('-inf')):.4g} to {bar.get('max', float('inf')):.4g}"

@@ -26,8 +26,8 @@
 
 # %% tags=["setup"]
 import labkit
-from labkit import data, figures
-from preprocessing import color, flip, parse_aug_fn, parse_fn, random_crop, rotate, with_seeds, zoom
+from labkit import data, figures, schedules
+from preprocessing import color, flip, image_batches, parse_aug_fn, parse_fn, random_crop, rotate, zoom  # fmt: skip
 import keras, numpy as np, pandas as pd, tensorflow as tf, tensorflow_datasets as tfds
 from keras import layers
 
@@ -213,35 +213,20 @@ figures.images(
 )
 
 # %% [markdown]
-# The pipelines shuffle, make batches (of 64 in the book), then change whole batches while the network computes on
-# the one before (`prefetch`). `with_seeds` gives each batch its own seed, a new one in every epoch.
+# `image_batches` puts it together: it shuffles, makes batches (of 64 in the book), then changes whole
+# batches while the network computes on the one before (`prefetch`). Every batch gets a seed of its
+# own, a new one in every epoch.
 
-
-# %% tags=["definition"]
-def augment_gently(example, seed):
-    """Return images, flipped and shifted at random, and one-hot labels."""
-    return parse_aug_fn(example, seed, augment=[flip, random_crop])
-
-
-def pipeline(examples, shuffle=0, augment=False, batch_size=64, seed=0):
-    """Return batches of (image, one-hot label); `shuffle` is the size of the shuffle buffer."""
-    examples = examples.cache()
-    if shuffle:
-        examples = examples.shuffle(shuffle, seed=seed)
-    batches = examples.batch(batch_size)
-    if augment:
-        batches = with_seeds(batches, seed).map(augment_gently, num_parallel_calls=tf.data.AUTOTUNE)
-    else:
-        batches = batches.map(parse_fn, num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.prefetch(tf.data.AUTOTUNE)
-
+# %%
+figures.source(image_batches)
 
 # %%
 batch_size = run.scale(quick=32, standard=64, full=64)
-plain_train = pipeline(train, sizes[0], batch_size=batch_size, seed=run.seed)
-augmented_train = pipeline(train, sizes[0], augment=True, batch_size=batch_size, seed=run.seed)
-validation_batches, test_batches = pipeline(validation), pipeline(test)
-still_train = pipeline(train)  # for measuring accuracy on the training images as they are
+options = {"batch_size": batch_size, "shuffle": True, "seed": run.seed}
+plain_train = image_batches(train, **options)
+augmented_train = image_batches(train, augment=[flip, random_crop], **options)
+validation_batches, test_batches = image_batches(validation), image_batches(test)
+still_train = image_batches(train)  # for measuring accuracy on the training images as they are
 
 # %% [markdown]
 # ### 3.2 Build and train
@@ -291,23 +276,22 @@ for layer in make_cnn().layers:
 # *validation* loss; nothing is chosen by the test images.
 
 
+# %%
+figure, (panel,) = figures.axes(width=4.5, height=2.4)
+rate = schedules.one_cycle(peak=1.5e-3, steps=100)
+panel.plot([float(rate(step)) for step in range(100)])
+panel.set(xlabel="share of the training (%)", ylabel="learning rate")
+figures.show(figure, "The learning rate of one cycle: up for a fifth of the steps, then down.")
+
+
 # %% tags=["definition"]
-def one_cycle_adam(peak, steps):
-    """Return Adam whose learning rate climbs for a fifth of the steps, then falls to zero."""
-    climb = steps // 5
-    schedule = keras.optimizers.schedules.CosineDecay(
-        peak / 10, steps - climb, warmup_target=peak, warmup_steps=climb
-    )
-    return keras.optimizers.Adam(schedule)
-
-
 def train_network(make, name, batches, validation_batches, epochs, peak):
     """Build, compile and fit a network; return it, as in its best epoch, and its history."""
     keras.utils.set_random_seed(run.seed)
     with run.fast():
         model = make(run.scale(quick=0.25, standard=1.0, full=1.0), name=name)
     model.compile(
-        one_cycle_adam(peak, epochs * len(batches)),
+        keras.optimizers.Adam(schedules.one_cycle(peak, epochs * len(batches))),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=0.1),
         metrics=["accuracy"], jit_compile=run.jit_compile,
     )  # fmt: skip
@@ -334,7 +318,7 @@ models["dense"], histories["dense"] = train_network(
 )
 
 # %%
-epochs = run.scale(quick=12, standard=12, full=60)
+epochs = run.scale(quick=9, standard=12, full=60)
 models["cnn"], histories["cnn"] = train_network(
     make_cnn, "cnn", plain_train, validation_batches, epochs, peak=1.5e-3
 )
