@@ -26,8 +26,8 @@
 
 # %% tags=["setup"]
 import labkit
-from labkit import data, figures, results
-from preprocessing import color, flip, parse_aug_fn, parse_fn, random_crop, rotate, with_seeds, zoom
+from labkit import data, figures, results, schedules
+from preprocessing import color, flip, image_batches, parse_fn, random_crop, rotate, zoom
 import keras, numpy as np, pandas as pd, tensorflow as tf, tensorflow_datasets as tfds
 from keras import layers
 
@@ -235,8 +235,8 @@ for truth, taken_for, share in confused_pairs(book_matrix / 100, classes):
 #
 # ### 3.1 Prepare the data
 #
-# CIFAR-10 with the split, the gentle augmentation and the schedule of lab 4. `quick` reads a small part
-# that ships with the course.
+# CIFAR-10 with the split, the pipeline and the gentle augmentation (flip and crop) of lab 4. `quick`
+# reads a small part that ships with the course.
 
 
 # %% tags=["definition"]
@@ -246,29 +246,11 @@ def load_parts(name, limit="90%"):
     return tfds.load(name, split=split, data_dir=data.tfds_dir(name))
 
 
-def augment_gently(example, seed):
-    """Return images, flipped and shifted at random, and one-hot labels."""
-    return parse_aug_fn(example, seed, augment=[flip, random_crop])
-
-
-def in_batches(examples, batch_size=64, shuffle=False, augment=False):
-    """Return batches of (image, one-hot label), shuffled and augmented for training."""
-    examples = examples.cache()
-    if shuffle:
-        examples = examples.shuffle(int(examples.cardinality()), seed=run.seed)
-    batches = examples.batch(batch_size)
-    if augment:
-        batches = with_seeds(batches, run.seed).map(augment_gently, tf.data.AUTOTUNE)
-    else:
-        batches = batches.map(parse_fn, tf.data.AUTOTUNE)
-    return batches.prefetch(tf.data.AUTOTUNE)
-
-
 # %%
 name = run.scale(quick="cifar10_sample", standard="cifar10", full="cifar10")
 train, validation, test = load_parts(name)
 batch_size = run.scale(quick=32, standard=64, full=64)
-validation_batches = in_batches(validation, 500)
+validation_batches = image_batches(validation, 500)
 sizes = [int(part.cardinality()) for part in (train, validation, test)]
 print(dict(zip(["training", "validation", "test"], sizes)))
 
@@ -302,13 +284,9 @@ def make_network(settings, share=1.0, name="network"):
 
 
 def compile_network(model, learning_rate, steps):
-    """Compile with Adam, whose rate climbs for a fifth of the steps and then falls to zero."""
-    climb = steps // 5
-    schedule = keras.optimizers.schedules.CosineDecay(
-        learning_rate / 10, steps - climb, warmup_target=learning_rate, warmup_steps=climb
-    )
+    """Compile with Adam, whose rate makes one cycle in `steps`, and a loss that takes logits."""
+    optimizer = keras.optimizers.Adam(schedules.one_cycle(learning_rate, steps))
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
-    optimizer = keras.optimizers.Adam(schedule)
     model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=run.jit_compile)
 
 
@@ -374,7 +352,7 @@ class ConfusionMatrix(keras.callbacks.Callback):
 # %%
 keras.utils.set_random_seed(run.seed)
 epochs = run.scale(quick=6, standard=12, full=30)
-train_batches = in_batches(train, batch_size, shuffle=True, augment=True)
+train_batches = image_batches(train, batch_size, True, [flip, random_crop], run.seed)
 with run.fast():
     model_1 = make_network(MODEL_1, run.scale(quick=0.25, standard=1.0, full=1.0), "model-1")
 compile_network(model_1, 1.5e-3, epochs * len(train_batches))
@@ -416,7 +394,7 @@ pd.DataFrame(pairs, columns=["true class", "taken for", "share"]).round(2)
 # *The callback's matrix on the page Images.*
 
 # %%
-_, accuracy = model_1.evaluate(in_batches(test, 500), verbose=0)
+_, accuracy = model_1.evaluate(image_batches(test, 500), verbose=0)
 run.record(accuracy_model_1=accuracy)
 print(f"Model-1 classifies {accuracy:.1%} of the test images correctly")
 
@@ -480,12 +458,13 @@ def train_session(settings, parts, epochs, share, batch_size=64, callbacks=()):
     """Train a network with these settings; return the history of its epochs."""
     keras.utils.set_random_seed(run.seed)
     train, validation = parts
-    batches = in_batches(train, batch_size, shuffle=True, augment=settings["augmentation"])
+    augment = [flip, random_crop] if settings["augmentation"] else []
+    batches = image_batches(train, batch_size, True, augment, run.seed)
     with run.fast():
         model = make_network(settings, share)
     compile_network(model, settings["learning_rate"], epochs * len(batches))
     return model.fit(
-        batches, validation_data=in_batches(validation, 500), epochs=epochs, verbose=0,
+        batches, validation_data=image_batches(validation, 500), epochs=epochs, verbose=0,
         shuffle=False, callbacks=list(callbacks),
     ).history  # fmt: skip
 
@@ -688,7 +667,8 @@ print(winner)
 # %%
 keras.utils.set_random_seed(run.seed)
 epochs = run.scale(quick=6, standard=15, full=30)
-train_batches = in_batches(train, batch_size, shuffle=True, augment=winner["augmentation"])
+augment = [flip, random_crop] if winner["augmentation"] else []
+train_batches = image_batches(train, batch_size, True, augment, run.seed)
 with run.fast():
     best = make_network(winner, run.scale(quick=0.25, standard=1.0, full=1.0), "best")
 compile_network(best, winner["learning_rate"], epochs * len(train_batches))
@@ -696,7 +676,7 @@ history = best.fit(
     train_batches, validation_data=validation_batches, epochs=epochs, verbose=0, shuffle=False,
     callbacks=run.callbacks("best", data=train_batches),
 )  # fmt: skip
-_, accuracy = best.evaluate(in_batches(test, 500), verbose=0)
+_, accuracy = best.evaluate(image_batches(test, 500), verbose=0)
 run.record(accuracy_best_run=accuracy)
 print(f"{history.seconds:.0f} s for {epochs} epochs; test accuracy {accuracy:.1%}")
 
