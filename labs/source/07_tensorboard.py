@@ -556,9 +556,10 @@ figure, panels = figures.axes(1, 4, width=2.6, height=3)
 for panel, (factor, values) in zip(panels, FACTORS.items()):
     groups = [table.accuracy[table[factor] == value] for value in values]
     for place, group in enumerate(groups):
-        panel.plot(place + np.linspace(-0.2, 0.2, len(group)), sorted(group), ".", alpha=0.6)
+        across = place + np.linspace(-0.2, 0.2, len(group))
+        panel.plot(across, sorted(group), ".", color=figures.COLOURS[0])
         panel.hlines(group.mean(), place - 0.3, place + 0.3, color="black")
-    panel.set(title=factor, ylim=(0, 0.8), xticks=range(len(values)))
+    panel.set(xlabel=factor, ylim=(0, 0.8), xticks=range(len(values)))
     panel.set_xticklabels([str(value).replace("_", "\n", 1) for value in values], fontsize=8)
 panels[0].set_ylabel("validation accuracy")
 figures.show(
@@ -569,23 +570,20 @@ figures.show(
 # **Parallel coordinates**, as on the page HParams: a line is a network, dark where its accuracy is high.
 
 # %%
-figure, (panel,) = figures.axes(width=8, height=3.2)
-axes = {
-    f: table[f].map(lambda v, f=f: FACTORS[f].index(v) / (len(FACTORS[f]) - 1)) for f in FACTORS
-}
-jitter = np.random.default_rng(0).uniform(-0.03, 0.03, (len(table), len(FACTORS)))
-heights = np.column_stack([*axes.values(), table.accuracy / table.accuracy.max()])
-heights[:, :-1] += jitter
-for line, accuracy in sorted(zip(heights, table.accuracy), key=lambda pair: pair[1]):
-    colour = plt.cm.cividis_r(accuracy / table.accuracy.max())
-    panel.plot(range(5), line, "-", color=colour, linewidth=1)
+places = table[list(FACTORS)].apply(lambda c: c.map(FACTORS[c.name].index) / c.nunique())
+places += np.random.default_rng(0).uniform(-0.02, 0.02, places.shape)  # so that lines do not hide
+places["validation accuracy"] = table.accuracy
+figure, (panel,) = figures.axes(width=8.5, height=3.6)
+for row in table.accuracy.sort_values().index:
+    colour = plt.cm.cividis_r(table.accuracy[row] / table.accuracy.max())
+    panel.plot(range(5), places.loc[row], "-", color=colour, linewidth=1)
+white = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
 for place, values in enumerate(FACTORS.values()):
     for level, value in enumerate(values):
-        panel.text(place + 0.04, level / (len(values) - 1), value, fontsize=8, va="bottom")
-panel.set(xticks=range(5), yticks=[0, 1], ylim=(-0.1, 1.15), xlabel="factors, and the result")
-panel.set_xticklabels([*FACTORS, "accuracy"])
-panel.set_yticklabels(["0", f"{table.accuracy.max():.2f}"])
-panel.set_ylabel("accuracy (last axis)")
+        height = level / len(values) + 0.06
+        panel.text(place, height, value, ha="center", fontsize=8, bbox=white)
+panel.set(xticks=range(5), xticklabels=places, ylim=(-0.05, 0.8), xlabel="factors and result")
+panel.set_ylabel("validation accuracy (last axis)")
 figures.show(figure, "Each line is one network: its four settings, then its validation accuracy.")
 
 # %% [markdown]
@@ -598,14 +596,15 @@ figure, panels = figures.axes(1, 3, width=3, height=3)
 for panel, learning_rate in zip(panels, FACTORS["learning_rate"]):
     for batch_norm, marker in ((True, "o"), (False, "s")):
         chosen = table[(table.learning_rate == learning_rate) & (table.batch_norm == batch_norm)]
-        means = chosen.groupby("initializer").accuracy.mean()[FACTORS["initializer"]]
-        label = f"batch_norm={batch_norm}"
-        panel.plot(range(3), means, marker=marker, label=label)
+        groups = [chosen.accuracy[chosen.initializer == name] for name in FACTORS["initializer"]]
+        line = panel.plot([group.mean() for group in groups], marker=marker, label=batch_norm)
+        for place, group in enumerate(groups):
+            panel.plot([place] * len(group), group, ".", color=line[0].get_color(), alpha=0.4)
     panel.set(title=f"learning_rate {learning_rate}", ylim=(0, 0.8), xticks=range(3))
     panel.set_xticklabels([name.replace("_", "\n") for name in FACTORS["initializer"]])
     panel.set_xlabel("initializer")
 panels[0].set_ylabel("validation accuracy")
-panels[0].legend(loc="lower right", fontsize=8)
+panels[0].legend(title="batch_norm", loc="lower right", fontsize=8)
 figures.show(figure, "Where the two lines of a panel are not parallel, the two factors interact.")
 
 # %% [markdown]
