@@ -14,7 +14,6 @@ folder.
 """
 
 import argparse
-import contextlib
 import json
 import multiprocessing
 import os
@@ -149,16 +148,14 @@ def _child(sender: Connection, name: str, case: dict, sha256: str) -> None:
     os.environ |= {"LABS_PROFILE": "standard", "LABS_SOURCE_SHA256": sha256}
     os.environ["LABS_SEED"] = str(case.get("seed", 0))
     _log(name).parent.mkdir(parents=True, exist_ok=True)
-    with (
-        _log(name).open("w", encoding="utf-8") as log,
-        contextlib.redirect_stdout(log),
-        contextlib.redirect_stderr(log),
-    ):
-        try:
-            row = measured(name, case)
-        except Exception as error:
-            traceback.print_exc()
-            row = {"error": f"{type(error).__name__}: {error}"}
+    log = os.open(_log(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)  # libraries write past Python
+    os.dup2(log, 2)
+    try:
+        row = measured(name, case)
+    except Exception as error:
+        traceback.print_exc()
+        row = {"error": f"{type(error).__name__}: {error}"}
     sender.send(row)
 
 
@@ -187,8 +184,9 @@ def _key(settings: dict) -> str:
 
 
 def _words(values: dict) -> str:
-    texts = (f"{value:.4g}" if isinstance(value, float) else value for value in values.values())
-    return ", ".join(f"{key} {text}" for key, text in zip(values, texts, strict=True))
+    """Return names and values in a line; lists, such as learning curves, are left out."""
+    texts = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in values.items()}
+    return ", ".join(f"{k} {text}" for k, text in texts.items() if not isinstance(text, list))
 
 
 def main() -> int:
