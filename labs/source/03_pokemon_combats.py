@@ -112,8 +112,10 @@ print("squared error", np.round(tape.gradient(squares, z), 4))
 # ### 2.1 `from_logits`
 #
 # A loss must know what it is given: a probability (the model ends in a sigmoid; Keras' default), or a
-# logit (it does not; say `from_logits=True`). Logits are the safer way: for $z = 200$ the
-# probability is exactly 1 in floating point, and the loss can no longer see how wrong it is.
+# logit (it does not; say `from_logits=True`). Logits are exact: for $z = 200$ the probability is 1 in
+# floating point, and from that number alone no loss can see how wrong it is. (Keras helps where it
+# can: if a sigmoid made the probability, its losses go back to the logit behind it. So we hand over bare
+# numbers here.)
 
 # %% tags=["nbval-check-output"]
 from_p = keras.losses.BinaryCrossentropy()
@@ -121,8 +123,8 @@ from_z = keras.losses.BinaryCrossentropy(from_logits=True)
 no = np.array([0.0], "float32")
 for z in (3.0, 200.0):
     logit = np.array([z], "float32")
-    p = keras.ops.sigmoid(logit)
-    print(f"z = {z:5.1f}: from p {from_p(no, p):8.4f}, from z {from_z(no, logit):8.4f}")
+    p = np.asarray(keras.ops.sigmoid(logit))
+    print(f"z = {z:5.1f}: from p {from_p(no, p):6.2f}, from z {from_z(no, logit):6.2f}")
 
 # %% [markdown]
 # Mixed up, nothing fails; the network only learns badly. Take the sigmoid *twice*, and no answer can
@@ -173,8 +175,7 @@ for name, code in {"integer": encode_integers, "one-hot": encode_multi_hot}.item
     print(f"{name}: Bug to Dark {distances[0]:.2f}, Bug to Water {distances[1]:.2f}")
 
 # %% [markdown]
-# A word that is not on the list must not slip through as a wrong number. (It is what the book's own
-# list of types would run into: it prints Glass for Grass.)
+# A word that is not on the list must not slip through as a wrong number:
 
 # %% tags=["nbval-check-output"]
 try:
