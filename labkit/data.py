@@ -90,8 +90,13 @@ def tfds_dir(name: str) -> Path:
 
 
 def used() -> dict[str, str]:
-    """Return `dataset/file` -> SHA-256 of every file that this process has resolved."""
+    """Return `dataset/file` -> SHA-256 of every file that this process has resolved or noted."""
     return dict(sorted(_used.items()))
+
+
+def note(name: str, sha256: str) -> None:
+    """Add a file that is not in the manifest, such as the results of a study, to what is used."""
+    _used[name] = sha256
 
 
 # --- the manifest ---------------------------------------------------------------------------------

@@ -1,10 +1,13 @@
 """Results that are kept, and the ranges they must stay in; loads without TensorFlow."""
 
+import hashlib
 import json
 import math
 import os
 import tomllib
+from pathlib import Path
 
+from labkit import data
 from labkit.paths import ROOT
 
 PROFILES = ("quick", "standard", "full")
@@ -22,6 +25,25 @@ def committed(lab: str, profile: str) -> dict:
 def book(lab: str) -> dict[str, float]:
     """Return what the book printed for a lab, by the name of our metric."""
     return tomllib.loads(BOOK.read_text(encoding="utf-8")).get(lab, {})
+
+
+def study(name: str) -> list[dict]:
+    """Return the rows of a committed study, of none an empty list.
+
+    A row has `settings` and `metrics`, and says how it was measured. What reads a study depends on
+    it: its hash is noted among the data used.
+    """
+    file = study_file(name)
+    if not file.exists():
+        return []
+    content = file.read_bytes()
+    data.note(f"studies/{name}.json", hashlib.sha256(content).hexdigest())
+    return json.loads(content)["rows"]
+
+
+def study_file(name: str) -> Path:
+    """Return where the rows of a study are kept."""
+    return RESULTS / "studies" / f"{name}.json"
 
 
 def strict() -> bool:

@@ -131,6 +131,11 @@ class Run:
             for file in self._state("x").parent.glob(f"{name}.npz"):
                 file.unlink()
 
+    def forget_finished(self) -> None:
+        """Forget the trainings of this run: their results are kept elsewhere by now."""
+        for training in self._trainings:
+            training.file.unlink(missing_ok=True)
+
     def tensorboard(self) -> None:
         """Open TensorBoard on this lab's logs below the cell; in strict mode only say how."""
         inside = self.log_dir.is_relative_to(ROOT)
@@ -198,11 +203,10 @@ class Run:
         Outside its range a metric raises `AssertionError` in strict mode (CI, nbval, `course.py
         run`); a student is told, and nothing stops. Trainings kept for resuming are forgotten.
         """
-        result = self._result()
+        result = self.result()
         file = home() / "results" / f"{self.lab}.{self.profile}.json"
         write(file, f"{json.dumps(result, indent=1)}\n".encode())
-        for training in self._trainings:
-            training.file.unlink(missing_ok=True)
+        self.forget_finished()
         accepted = bars(self.lab, self.profile, self.numerics)
         outside = misses(result, accepted)
         if outside and strict():
@@ -214,8 +218,8 @@ class Run:
         elif not outside:
             print(f"All metrics of {self.lab} are within their bars.")
 
-    def _result(self) -> dict:
-        """Return what a result file holds."""
+    def result(self) -> dict:
+        """Return what a result file holds: the metrics and how they were measured."""
         process = psutil.Process()
         resumed = sum(training.resumed_seconds for training in self._trainings)
         now = datetime.datetime.now(datetime.UTC)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from labkit import data
 from labkit.paths import ROOT
-from labkit.results import PROFILES, committed
+from labkit.results import PROFILES, RESULTS, committed
 from tools import cells
 
 import nbformat
@@ -95,15 +95,27 @@ def problems(lab: str) -> list[str]:
     for key, value in fingerprint(lab).items():
         if made.get(key) != value:
             found.append(f"{lab}: {key} changed since the outputs were made; render it again")
-    for name, sha256 in made.get("data", {}).items():
-        dataset, file = name.split("/", 1)
-        if data.dataset(dataset)["files"].get(file, {}).get("sha256") != sha256:
-            found.append(f"{lab}: data {name} changed since the outputs were made; render it again")
+    for name in changed_data(made.get("data", {})):
+        found.append(f"{lab}: data {name} changed since the outputs were made; render it again")
     if not found and not _same(build(lab), stored):
         found.append(f"{lab}: prose changed; run `python -m tools.build`")
     if not _same(generate(lab, cells.solution), _read(_solution(lab))):
         found.append(f"{lab}: the solution notebook is old; run `python -m tools.build`")
     return found
+
+
+def changed_data(used: dict[str, str]) -> list[str]:
+    """Return which files, of data sets or of studies, are no longer those that were used."""
+    return [name for name, sha256 in used.items() if _data_sha256(name) != sha256]
+
+
+def _data_sha256(name: str) -> str | None:
+    """Return the present hash of `dataset/file`, or of `studies/NAME.json`."""
+    folder, file = name.split("/", 1)
+    if folder != "studies":
+        return data.dataset(folder)["files"].get(file, {}).get("sha256")
+    study = RESULTS / name
+    return hashlib.sha256(study.read_bytes()).hexdigest() if study.exists() else None
 
 
 def aged(lab: str) -> bool:

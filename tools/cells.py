@@ -43,6 +43,7 @@ def read(lab: str) -> nbformat.NotebookNode:
     return notebook
 
 
+IMPORTS = (ast.Import, ast.ImportFrom)
 NO_CODE = ("kind", "type_ignores")  # fields that differ between Pythons
 FORMATTER = re.compile(r"  # fmt: (skip|off|on)$", re.MULTILINE)  # says nothing to a reader
 
@@ -96,14 +97,61 @@ def code_sha256(notebook: nbformat.NotebookNode) -> str:
 
 def preprocessing_sha256(notebook: nbformat.NotebookNode) -> str:
     """Return a hash of all of `preprocessing.py` that the code cells use, directly or not."""
-    module = ast.parse(PREPROCESSING.read_text(encoding="utf-8"))
-    parts = {name: node for node in module.body for name in _defined(node)}
     used = set().union(*(_names(ast.parse(python(student(c.source)))) for c in code(notebook)))
+    return _sha256(json.dumps(_used_parts(_preprocessing(), used)))
+
+
+def study_sha256(lab: str, script: str, settings: dict) -> str:
+    """Return a hash of what decides one row of a study: `measure`, and all that it uses.
+
+    That is code of the script itself, of the lab's set-up and definition cells, and of
+    `preprocessing.py`. `CASES` does not count, so that rows can be added. A definition is used
+    when its name stands in used code, as a name or as a text, or is one of the row's settings.
+    """
+    taught = [c for c in code(read(lab)) if {"setup", "definition"} & tags_of(c)]
+    statements = [n for c in taught for n in _statements(python(solution(c.source)))]
+    loose = [_normal(node) for node in statements if not _defined(node)]  # may do anything
+    own = _used_parts(_parts(_statements(script)), {"LAB", "measure"})
+    lessons = _used_parts(_parts(statements), _words([own, loose, list(settings.values())]))
+    prepared = _used_parts(_preprocessing(), _words([own, loose, lessons]))
+    return _sha256(json.dumps([own, loose, lessons, prepared]))
+
+
+def _preprocessing() -> dict[str, ast.stmt]:
+    """Return what `preprocessing.py` defines; its imports say nothing that its code does not."""
+    body = ast.parse(PREPROCESSING.read_text(encoding="utf-8")).body
+    return _parts([node for node in body if not isinstance(node, IMPORTS)])
+
+
+def _used_parts(parts: dict[str, ast.stmt], used: set[str]) -> dict[str, object]:
+    """Return the parts of a module that the names `used` lead to, directly or not, without docs."""
     todo, found = used & set(parts), set()
     while todo:
         found |= todo
         todo = set().union(*(_names(parts[name]) for name in todo)) & set(parts) - found
-    return _sha256(json.dumps({name: _normal(parts[name], False) for name in sorted(found)}))
+    return {name: _normal(parts[name], False) for name in sorted(found)}
+
+
+def _parts(statements: list[ast.stmt]) -> dict[str, ast.stmt]:
+    """Return each name that statements define, and the statement that does."""
+    return {name: node for node in statements for name in _defined(node)}
+
+
+def _statements(source: str) -> list[ast.stmt]:
+    """Return the statements of a source, imports one name at a time."""
+    found = []
+    for node in ast.parse(source).body:
+        if isinstance(node, IMPORTS):
+            origin = {"module": node.module} if isinstance(node, ast.ImportFrom) else {}
+            found += [type(node)(names=[alias], **origin) for alias in node.names]
+        else:
+            found.append(node)
+    return found
+
+
+def _words(parts: list) -> set[str]:
+    """Return every word in parts of code, in texts as well: a definition may be named by a text."""
+    return set(re.findall(r"\w+", repr(parts)))
 
 
 def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -113,6 +161,8 @@ def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 def _defined(node: ast.stmt) -> list[str]:
     """Return the names that a statement at the top of a module defines."""
+    if isinstance(node, IMPORTS):
+        return [(alias.asname or alias.name).split(".")[0] for alias in node.names]
     if isinstance(node, ast.Assign):
         return [target.id for target in node.targets if isinstance(target, ast.Name)]
     return [node.name] if hasattr(node, "name") else []

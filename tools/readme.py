@@ -1,15 +1,17 @@
-"""Write the table of results in README.md from `labs/results/`; `--check` only compares."""
+"""Write the tables of README.md from `labs/results/` and `benchmarks/`; `--check` only compares."""
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks import report
 from labkit.paths import ROOT
 from labkit.results import PROFILES, bars, book, committed, text
 from tools import cells
 
 README = ROOT / "README.md"
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+BEGIN, END = "<!-- {}:begin -->", "<!-- {}:end -->"
 
 
 def table() -> str:
@@ -59,12 +61,17 @@ def _range(bar: dict) -> str:
 
 
 def replaced(text: str) -> str:
-    """Return README text with the table between its markers made anew."""
-    before, _, rest = text.partition(BEGIN)
-    _, found, after = rest.partition(END)
+    """Return README text with the tables between their markers made anew."""
+    return _replaced(_replaced(text, "results", table), "benchmarks", report.table)
+
+
+def _replaced(text: str, name: str, make: Callable[[], str]) -> str:
+    begin, end = BEGIN.format(name), END.format(name)
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
     if not found:
-        raise ValueError(f"README.md lacks the markers {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+        raise ValueError(f"README.md lacks the markers {begin} and {end}")
+    return f"{before}{begin}\n{make()}\n{end}{after}"
 
 
 def write(file: Path = README) -> None:
