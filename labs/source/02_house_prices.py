@@ -28,7 +28,7 @@
 import labkit
 from labkit import compare, data, figures
 from preprocessing import parse_houses, split_rows, standardize
-import keras, numpy as np, pandas as pd, tensorflow as tf
+import keras, numpy as np, tensorflow as tf
 from keras import layers
 
 run = labkit.start("02_house_prices")
