@@ -36,10 +36,11 @@ run = labkit.start("07_tensorboard")
 # %% [markdown]
 # ## 1. What can be logged
 #
-# In labs 2 and 4 the callback `keras.callbacks.TensorBoard` wrote loss and metrics after each epoch.
-# That is all it knows of: it cannot log a picture, a text, a sound, or the outputs of a layer. The
-# functions of `tf.summary` can. A *writer* appends to an event file in a folder; TensorBoard reads all
-# event files below the folder that it is given, and shows a page for each kind of data in them.
+# In labs 2 and 4 the callback `keras.callbacks.TensorBoard` wrote loss and metrics after each
+# epoch. That is all it knows of: it cannot log a picture, a text, a sound, or the outputs of a
+# layer. The functions of `tf.summary` can. A *writer* appends to an event file in a folder;
+# TensorBoard reads all event files below the folder that it is given, and shows a page for each
+# kind of data in them.
 #
 # | function | data | page |
 # |---|---|---|
@@ -73,9 +74,10 @@ with writer.as_default():
         tf.summary.scalar("sine", np.sin(x), step=step)
 
 # %% [markdown]
-# Pictures: one of CIFAR-10, and what four functions of the course make of it (lab 4). Sent with one call,
-# they stand side by side; sent one a step, they share a place and a slider. **Before you run the next
-# cell:** `max_outputs` is 3 unless you say otherwise. What would you see of the five without it?
+# Pictures: one of CIFAR-10, and what four functions of the course make of it (lab 4). Sent with one
+# call, they stand side by side; sent one a step, they share a place and a slider. **Before you run
+# the next cell:** `max_outputs` is 3 unless you say otherwise. What would you see of the five
+# without it?
 
 # %%
 samples = tfds.load("cifar10_sample", split="train", data_dir=data.tfds_dir("cifar10_sample"))
@@ -121,8 +123,9 @@ with writer.as_default():
 print(sound.shape, sound.dtype, "largest value", np.abs(sound).max())
 
 # %% [markdown]
-# A histogram at each step: 1,000 normal numbers whose mean moves from 0 to 10. In a training these would
-# be the weights or the outputs of a layer; a layer that *dies* shows as a histogram that collapses.
+# A histogram at each step: 1,000 normal numbers whose mean moves from 0 to 10. In a training these
+# would be the weights or the outputs of a layer; a layer that *dies* shows as a histogram that
+# collapses.
 
 # %%
 noise = np.random.default_rng(0).normal(size=1000)
@@ -132,9 +135,9 @@ with writer.as_default():
 writer.close()
 
 # %% [markdown]
-# > **Note on the book.** Its printed example for several images cannot run: the file names lack quotes,
-# > and the loop goes over the list of results, which is empty, instead of the list of files. It
-# > also reads pictures and a sound that must be downloaded; ours are made here.
+# > **Note on the book.** Its printed example for several images cannot run: the file names lack
+# > quotes, and the loop goes over the list of results, which is empty, instead of the list of
+# > files. It also reads pictures and a sound that must be downloaded; ours are made here.
 #
 # An event file is not a secret of TensorBoard: what it holds can be read back, which is also how one
 # tests a callback.
@@ -170,9 +173,9 @@ run.tensorboard()
 # %% [markdown]
 # ## 2. The confusion matrix
 #
-# One accuracy does not say *which* mistakes a network makes. The confusion matrix $C$ counts: $C_{ij}$
-# images of class $i$ (row) were taken for class $j$ (column). Classes differ in size, so each row is
-# divided by its sum:
+# One accuracy does not say *which* mistakes a network makes. The confusion matrix $C$ counts:
+# $C_{ij}$ images of class $i$ (row) were taken for class $j$ (column). Classes differ in size, so
+# each row is divided by its sum:
 #
 # $$\tilde C_{ij} = \frac{C_{ij}}{\sum_k C_{ik}}.$$
 #
@@ -300,9 +303,9 @@ for batch_norm in (False, True):
     )
 
 # %% [markdown]
-# A callback is an object whose methods `fit` calls at fixed moments. Ours predicts the validation images
-# once after each epoch, draws the matrix, turns the figure into an image, and logs it, together with
-# each class's recall as a scalar.
+# A callback is an object whose methods `fit` calls at fixed moments. Ours predicts the validation
+# images once after each epoch, draws the matrix, turns the figure into an image, and logs it,
+# together with each class's recall as a scalar.
 
 
 # %% tags=["definition"]
@@ -346,8 +349,8 @@ class ConfusionMatrix(keras.callbacks.Callback):
 
 
 # %% [markdown]
-# **Predict first:** which classes will be told apart early, vehicles or animals? Will dogs be taken for
-# cats here, too?
+# **Predict first:** which classes will be told apart early, vehicles or animals? Will dogs be taken
+# for cats here, too?
 
 # %%
 keras.utils.set_random_seed(run.seed)
@@ -383,9 +386,9 @@ pairs = confused_pairs(row_shares(confusion.matrices[-1]), classes)
 pd.DataFrame(pairs, columns=["true class", "taken for", "share"]).round(2)
 
 # %% [markdown]
-# **What happened, and why.** At first whole columns are dark: the network answers with a few favourite
-# classes. Then the diagonal grows out of the two blocks, the vehicles (0, 1, 8, 9) and the animals
-# (2 to 7): what is confused looks alike. Compare the table with the book's pairs above.
+# **What happened, and why.** At first whole columns are dark: the network answers with a few
+# favourite classes. Then the diagonal grows out of the two blocks, the vehicles (0, 1, 8, 9) and
+# the animals (2 to 7): what is confused looks alike. Compare the table with the book's pairs above.
 #
 # In TensorBoard the slider below the matrix goes through the epochs.
 #
@@ -403,8 +406,8 @@ print(f"Model-1 classifies {accuracy:.1%} of the test images correctly")
 #
 # ### 4.1 Prepare the experiment
 #
-# *Hyper-parameters* are what is set before training: layers, learning rate, initialiser, augmentation.
-# A *grid search* trains one network for each combination of the values to try.
+# *Hyper-parameters* are what is set before training: layers, learning rate, initialiser,
+# augmentation. A *grid search* trains one network for each combination of the values to try.
 # **Before you run the cell:** how many combinations do these four lists have?
 
 # %% tags=["definition", "grid"]
@@ -423,16 +426,17 @@ SCALE = {"images": 5000, "epochs": 10, "share": 0.5}
 print(len(GRID), "combinations; the first and the last:", GRID[0], GRID[-1], sep="\n")
 
 # %% [markdown]
-# On the whole data set for 100 epochs, as in the book, this takes days. A search does not need that: it
-# only has to tell good settings from bad. Ours trains each network **at a small scale**, stated in `SCALE`:
-# 5,000 training images, 10 epochs, half the widths. In return every combination is trained with
-# **two seeds**, so that we see how much of a difference is luck. It is a *study*: a script,
-# `labs/studies/07_grid.py`, that measured the rows one by one, with the function below. The rows are
-# part of the repository. At such a small scale, settings that need a long training come off badly: keep this in mind.
+# On the whole data set for 100 epochs, as in the book, this takes days. A search does not need
+# that: it only has to tell good settings from bad. Ours trains each network **at a small scale**,
+# stated in `SCALE`: 5,000 training images, 10 epochs, half the widths. In return every combination
+# is trained with **two seeds**, so that we see how much of a difference is luck. It is a *study*: a
+# script, `labs/studies/07_grid.py`, that measured the rows one by one, with the function below. The
+# rows are part of the repository. At such a small scale, settings that need a long training come
+# off badly: keep this in mind.
 #
 # > **Note on the book.** Its 36 networks ran once each, without a seed. Its learning rates are
-# > compared at a constant rate, which is not fair to the large ones, as it says itself. Here all rates
-# > follow the same schedule: up for a fifth of the steps, then down to zero.
+# > compared at a constant rate, which is not fair to the large ones, as it says itself. Here all
+# > rates follow the same schedule: up for a fifth of the steps, then down to zero.
 
 # %% [markdown]
 # ### 4.2 Build and train
@@ -494,8 +498,8 @@ pd.Series(accuracies).rename_axis(["batch_norm", "initializer"]).unstack().round
 # %% [markdown]
 # ### 4.3 Show the results of all thirty-six
 #
-# The committed rows of the study, written as sessions so that TensorBoard can show them. (The two seeds of a combination have
-# the same settings; HParams makes them one *session group*.)
+# The committed rows of the study, written as sessions so that TensorBoard can show them. (The two
+# seeds of a combination have the same settings; HParams makes them one *session group*.)
 
 
 # %% tags=["definition"]
@@ -537,8 +541,9 @@ ranking = ranking.sort_values("mean", ascending=False).round(3)
 pd.concat([ranking.head(6), ranking.tail(6)])
 
 # %% [markdown]
-# The two columns `min` and `max` are the two seeds. How far apart do two seeds of *one* combination lie, and how far apart the
-# first six? Only what is clearly more than the former may be called better.
+# The two columns `min` and `max` are the two seeds. How far apart do two seeds of *one* combination
+# lie, and how far apart the first six? Only what is clearly more than the former may be called
+# better.
 
 # %%
 learned = table.groupby(list(FACTORS)).filter(lambda g: g.accuracy.min() > 0.2)
@@ -548,8 +553,8 @@ print(f"typical difference of one network from the mean of its seeds: {between_s
 print(f"first minus sixth: {ranking['mean'].iloc[0] - ranking['mean'].iloc[5]:.3f}")
 
 # %% [markdown]
-# **Main effects**: for each value of one factor, all networks that have it, whatever the other factors
-# are, and their mean.
+# **Main effects**: for each value of one factor, all networks that have it, whatever the other
+# factors are, and their mean.
 
 # %%
 figure, panels = figures.axes(1, 4, width=2.6, height=3)
@@ -567,7 +572,8 @@ figures.show(
 )
 
 # %% [markdown]
-# **Parallel coordinates**, as on the page HParams: a line is a network, dark where its accuracy is high.
+# **Parallel coordinates**, as on the page HParams: a line is a network, dark where its accuracy is
+# high.
 
 # %%
 places = table[list(FACTORS)].apply(lambda c: c.map(FACTORS[c.name].index) / c.nunique())
@@ -608,9 +614,9 @@ panels[0].legend(title="batch_norm", loc="lower right", fontsize=8)
 figures.show(figure, "Where the two lines of a panel are not parallel, the two factors interact.")
 
 # %% [markdown]
-# The same in numbers. Two networks that differ in *one* setting, and in nothing else, seed included, are a pair;
-# the mean over all pairs is the effect of this setting, and its sign in single pairs says how general
-# it is.
+# The same in numbers. Two networks that differ in *one* setting, and in nothing else, seed
+# included, are a pair; the mean over all pairs is the effect of this setting, and its sign in
+# single pairs says how general it is.
 
 
 # %% tags=["definition"]
@@ -656,8 +662,8 @@ run.record(
 #
 # The settings with the best *mean* validation accuracy train once more, at full width (a quarter in
 # `quick`) on all training images. Its validation accuracy was the largest of thirty-six, and so has
-# luck in it: the honest number comes from the test images, which no decision has seen. Only the winner
-# may look at them: a test accuracy of all thirty-six would again invite to choose by it.
+# luck in it: the honest number comes from the test images, which no decision has seen. Only the
+# winner may look at them: a test accuracy of all thirty-six would again invite to choose by it.
 
 # %%
 winner = next(s for s in GRID if tuple(s.values()) == ranking.index[0])
@@ -689,11 +695,11 @@ figures.curves(
 # %% [markdown]
 # ## 5. Results
 #
-# `accuracy_…` of a network is the share of *test* images classified correctly. The book prints one result in numbers,
-# the confusion matrix of its Model-1 after 100 epochs: its mean recall stands in the row of our Model-1. The gains are
-# differences of *validation* accuracy in the study, at its small scale; they are the same in every profile, and their
-# spread is that between the two seeds. The numbers of `quick` come from a small sample and
-# cannot be compared with the book's.
+# `accuracy_…` of a network is the share of *test* images classified correctly. The book prints one
+# result in numbers, the confusion matrix of its Model-1 after 100 epochs: its mean recall stands in
+# the row of our Model-1. The gains are differences of *validation* accuracy in the study, at its
+# small scale; they are the same in every profile, and their spread is that between the two seeds.
+# The numbers of `quick` come from a small sample and cannot be compared with the book's.
 
 # %%
 run.table()
@@ -739,8 +745,8 @@ with run.exercise(most_confused) as check, np.errstate(all="ignore"):
 # %% [markdown]
 # ### Exercise 2 · A main effect
 #
-# For each value of a factor: the mean of `accuracy` over all rows with this value, minus the mean over
-# all rows. In a full grid these effects add up to 0.
+# For each value of a factor: the mean of `accuracy` over all rows with this value, minus the mean
+# over all rows. In a full grid these effects add up to 0.
 
 
 # %% nbgrader={"grade": false, "grade_id": "main_effect", "locked": false, "schema_version": 3, "solution": true, "task": false} tags=["exercise"]
@@ -770,7 +776,8 @@ with run.exercise(main_effect) as check:
 # %% [markdown]
 # ### Exercise 3 · The grid
 #
-# Return all combinations of the values as dicts; the *last* factor changes fastest, as in section 4.1.
+# Return all combinations of the values as dicts; the *last* factor changes fastest, as in section
+# 4.1.
 
 
 # %% nbgrader={"grade": false, "grade_id": "combinations", "locked": false, "schema_version": 3, "solution": true, "task": false} tags=["exercise"]
@@ -791,7 +798,7 @@ with run.exercise(combinations) as check:
     check(count, 12, "2 · 3 · 2 values make 12 combinations: the numbers multiply")
     check(len({tuple(sorted(s.items())) for s in answer}), 12, "every combination once")
     check(str(answer[1]), "{'a': 1, 'b': 'x', 'c': False}", "the last factor changes fastest")
-    check(list(answer[-1]), ["a", "b", "c"], "each dict has all factors, in their order")
+    check("".join(answer[-1]), "abc", "each dict has all factors, in their order")
     check(
         str(combinations({"a": [5]})),
         "[{'a': 5}]",
@@ -799,8 +806,8 @@ with run.exercise(combinations) as check:
     )
 
 # %% [markdown]
-# **Try this, too:** let `ConfusionMatrix` also log a histogram of the logits of the true class. What does
-# it look like after the first epoch, and after the last?
+# **Try this, too:** let `ConfusionMatrix` also log a histogram of the logits of the true class.
+# What does it look like after the first epoch, and after the last?
 #
 # ## 7. What to remember
 #
@@ -811,9 +818,10 @@ with run.exercise(combinations) as check:
 # - A mean over everything hides interactions: look at factors two by two.
 # - The winner's validation accuracy is too good; test it once, and only it.
 #
-# **Read on.** Bergstra and Bengio, *Random Search for Hyper-Parameter Optimization*, 2012 · Ioffe and Szegedy,
-# *Batch Normalization*, 2015 (arXiv:1502.03167) · Bouthillier et al., *Accounting for Variance in Machine Learning
-# Benchmarks*, 2021 (arXiv:2103.03098) · Smilkov et al. · TensorBoard: *Getting started* (tensorflow.org/tensorboard).
+# **Read on.** Bergstra and Bengio, *Random Search for Hyper-Parameter Optimization*, 2012 · Ioffe
+# and Szegedy, *Batch Normalization*, 2015 (arXiv:1502.03167) · Bouthillier et al., *Accounting for
+# Variance in Machine Learning Benchmarks*, 2021 (arXiv:2103.03098) · Smilkov et al. · TensorBoard:
+# *Getting started* (tensorflow.org/tensorboard).
 
 # %%
 run.check()
