@@ -8,7 +8,7 @@ import sys
 import types
 
 import labkit
-from labkit import machine
+from labkit import data, machine
 from labkit.results import committed
 from tools import cells
 
@@ -243,6 +243,7 @@ def fit(lab, home, epochs, kill=False):
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("LABS_HOME", str(tmp_path))  # `fit` changes it
     monkeypatch.setattr(machine, "probe", lambda: {"float32": 100.0})
+    monkeypatch.setattr(data, "_used", {})  # of other tests: a program of its own used none
     return tmp_path
 
 
