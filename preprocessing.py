@@ -1,6 +1,6 @@
 """Turn raw examples into tensors that a model can learn from, in the order of the course.
 
-Tables (chapter 2) are pandas frames in and out. Images (from chapter 4 on) are floating-point
+Tables (chapters 2 and 3) come in as pandas frames. Images (from chapter 4 on) are floating-point
 tensors with values in [0, 1]: one image, shape (height, width, channels), or a batch of them,
 shape (batch, height, width, channels). Nothing here keeps state: the same arguments and the same
 seed give the same result, called directly, inside a `tf.function` and in a `tf.data` pipeline.
@@ -139,6 +139,125 @@ def standardize(train, *others):
     scaler = StandardScaler().fit(train)
     scaler.set_output(transform="pandas" if isinstance(train, pd.DataFrame) else "default")
     return (*(scaler.transform(table) for table in tables), scaler)
+
+
+POKEMON_TYPES = (
+    *("Bug", "Dark", "Dragon", "Electric", "Fairy", "Fighting", "Fire", "Flying", "Ghost"),
+    *("Grass", "Ground", "Ice", "Normal", "Poison", "Psychic", "Rock", "Steel", "Water"),
+)
+PAIR = ("First_pokemon", "Second_pokemon")
+
+
+def encode_integers(table, categories, missing="empty"):
+    """Replace words by the place of each in a list of categories (chapter 3).
+
+    The codes are 0, 1, …, in the order of `categories`; a missing value is a category of its own,
+    the last. Such codes have an order and distances that the words need not have.
+
+    Args:
+        table: DataFrame whose columns hold words or missing values; it is not changed.
+        categories: every word that may occur, each once.
+        missing: name of the category of missing values, which may also stand in the table.
+
+    Returns:
+        DataFrame of int64 with the same rows and columns, values 0 … len(categories):
+
+        >>> types = pd.DataFrame({"Type 1": ["Grass", "Fire"], "Type 2": ["Poison", None]})
+        >>> encode_integers(types, ("Fire", "Grass", "Poison")).to_numpy().tolist()
+        [[1, 2], [0, 3]]
+
+    Raises:
+        ValueError: a word is none of the categories (the message names column and row), a
+            category stands twice, or the table has no rows.
+    """
+    words = [*categories, missing]
+    _require(len(set(words)) == len(words), f"the categories {words} are not all different")
+    _require(len(table) > 0, "the table has no rows")
+    codes = {}
+    for name, column in table.items():
+        codes[name] = pd.Index(words).get_indexer(column.astype("object").fillna(missing))
+        _require_each(codes[name] >= 0, column, f"is none of {', '.join(words)}")
+    return pd.DataFrame(codes, index=table.index, dtype="int64")
+
+
+def encode_multi_hot(table, categories, missing="empty"):
+    """Count for each row how often each category stands in it (chapter 3).
+
+    From a table with one column this is the one-hot code: a single 1, at the place of the
+    category. From several columns it is the sum of their one-hot codes, the *multi-hot* code, in
+    which the order of the columns is lost: Grass and Poison is the same as Poison and Grass.
+
+    Args:
+        table: DataFrame whose columns hold words or missing values; it is not changed.
+        categories: every word that may occur, each once.
+        missing: name of the category of missing values, the last column of the result.
+
+    Returns:
+        DataFrame of float64 with the same rows and a column for each of `categories` and
+        `missing`; every row adds up to the number of columns of `table`:
+
+        >>> types = pd.DataFrame({"Type 1": ["Grass", "Fire"], "Type 2": ["Poison", None]})
+        >>> encode_multi_hot(types, ("Fire", "Grass", "Poison")).to_numpy().tolist()
+        [[0.0, 1.0, 1.0, 0.0], [1.0, 0.0, 0.0, 1.0]]
+
+    Raises:
+        ValueError: as for `encode_integers`.
+    """
+    codes = encode_integers(table, categories, missing).to_numpy()
+    hot = np.eye(len(categories) + 1)[codes].sum(axis=1)
+    return pd.DataFrame(hot, index=table.index, columns=[*categories, missing])
+
+
+def join_combats(combats, pokemon):
+    """Put the features of both opponents of every combat side by side (chapter 3).
+
+    Args:
+        combats: DataFrame with the columns `First_pokemon` and `Second_pokemon`, which hold
+            labels of the index of `pokemon`, and perhaps others, which are not looked at.
+        pokemon: DataFrame of numbers, one row for each Pokémon, its index the number (`#`) of
+            each, not the row: the first Pokémon is 1.
+
+    Returns:
+        Array of float32, shape (combats, 2 * columns of `pokemon`): the features of the first
+        Pokémon, then those of the second.
+
+    Raises:
+        ValueError: a column of `combats` is missing, a Pokémon is not in `pokemon` (the message
+            names column and row) or stands there twice, a feature is missing or no number, or
+            a table has no rows.
+    """
+    _require(pokemon.index.is_unique, "the table of Pokémon has the same number twice")
+    _require_numbers(pokemon)
+    _require(len(combats) > 0, "the table of combats has no rows")
+    features = pokemon.to_numpy("float32")
+    sides = []
+    for name in PAIR:
+        _require(name in combats, f"the combats lack the column {name!r}")
+        places = pokemon.index.get_indexer(combats[name])
+        _require_each(places >= 0, combats[name], "is the number of no Pokémon")
+        sides.append(features[places])
+    return np.concatenate(sides, axis=1)
+
+
+def second_wins(combats):
+    """Say of every combat who won: 0 the first Pokémon, 1 the second (chapter 3).
+
+    Args:
+        combats: DataFrame with the columns `First_pokemon`, `Second_pokemon` and `Winner`.
+
+    Returns:
+        Array of float32, shape (combats,), with the values 0 and 1.
+
+    Raises:
+        ValueError: a column is missing, the winner is neither of the two (the message names
+            column and row), or both are the same Pokémon.
+    """
+    for name in (*PAIR, "Winner"):
+        _require(name in combats, f"the combats lack the column {name!r}")
+    first, second = (combats["Winner"] == combats[name] for name in PAIR)
+    _require_each(first | second, combats["Winner"], "is none of the two opponents")
+    _require_each(~(first & second), combats["Second_pokemon"], "fights against itself")
+    return second.to_numpy("float32")
 
 
 # ------------------------------------------------------------------------------- image examples
@@ -581,6 +700,13 @@ def _require_numbers(table):
     for name, column in table.items():
         _require(pd.api.types.is_numeric_dtype(column), f"column {name!r} is not numeric")
         _require(column.notna().all(), f"column {name!r} has missing values (NaN)")
+
+
+def _require_each(good, column, fault):
+    """Raise ValueError that names column and row of the first value that is not good, if any."""
+    for place in np.flatnonzero(~np.asarray(good))[:1]:
+        where = f"column {column.name!r}, row {column.index[place]}"
+        raise ValueError(f"{where}: {column.iloc[place]} {fault}")
 
 
 def _require(condition, message):

@@ -108,21 +108,29 @@ def images(
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], caption: str) -> None:
     """Show a confusion matrix of counts, `(classes, classes)`: rows are true, columns predicted."""
+    show(confusion_figure(matrix, classes), caption)
+
+
+def confusion_figure(matrix: np.ndarray, classes: Sequence[str], numbers: str = "count") -> Figure:
+    """Return a confusion matrix of counts as a figure: the darker, the larger the share of its row.
+
+    The cells hold the counts, or with `numbers="share"` the shares. A row without examples is
+    empty.
+    """
     n = len(classes)
     figure, (panel,) = axes(width=0.55 * n + 1.5, height=0.5 * n + 1)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     panel.imshow(share, cmap="Greys", vmin=0, vmax=1)
     for row, column in np.ndindex(n, n):
         colour = "white" if share[row, column] > 0.5 else "black"
-        panel.text(
-            column, row, matrix[row, column], ha="center", va="center", color=colour, fontsize=8
-        )
+        text = {"count": matrix[row, column], "share": f"{share[row, column]:.2f}"}[numbers]
+        panel.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
     panel.set(
         xticks=range(n), yticks=range(n), yticklabels=classes, xlabel="predicted", ylabel="true"
     )
     panel.set_xticklabels(classes, rotation=45, ha="right")
     panel.grid(False)
-    show(figure, caption)
+    return figure
 
 
 def dots(

@@ -9,7 +9,7 @@ from labkit import results
 from labkit.paths import ROOT
 from labkit.results import bars, committed, misses
 from tools import bars as bars_tool
-from tools import build, cells, readme
+from tools import build, cells, readme, study
 
 import nbformat
 import pytest
@@ -71,6 +71,33 @@ def test_changed_data_is_noticed(copies):
     stored.metadata.course.data[name] = "0" * 64
     nbformat.write(stored, file)
     assert name in " ".join(build.problems(LAB))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "complaint"),
+    [
+        ("labs/source/07_tensorboard.py", "layers.MaxPooling2D()", "layers.AvgPool2D()", "code"),
+        ("labs/source/07_tensorboard.py", '"images": 5000', '"images": 6000', "code"),
+        ("preprocessing.py", "tf.reverse(batch, axis=[2])", "batch", "code"),
+        ("labs/studies/07_grid.py", 'scale["epochs"]', '2 * scale["epochs"]', "code"),
+        ("labs/studies/07_grid.py", "in (0, 1)", "in (0, 1, 2)", "missing"),
+        ("labs/studies/07_grid.py", "in (0, 1)", "in (0,)", "no longer in CASES"),
+        ("labs/results/studies/07_grid.json", '"cifar10/data_batch_1.bin": "', "0", "data"),
+    ],
+)
+def test_old_study_is_noticed(copies, monkeypatch, file, old, new, complaint):
+    monkeypatch.setattr(study, "STUDIES", copies / "labs" / "studies")
+    monkeypatch.setattr(results, "RESULTS", copies / "labs" / "results")
+    assert study.Study("07_grid").problems() == []
+    change(copies / file, old, f"{old}{new}" if complaint == "data" else new)
+    assert f"rows: {complaint}" in " ".join(study.Study("07_grid").problems())
+
+
+def test_lab_whose_study_changed_is_noticed(copies, monkeypatch):
+    monkeypatch.setattr(build, "RESULTS", copies / "labs" / "results")
+    assert build.problems("07_tensorboard") == []
+    change(copies / "labs/results/studies/07_grid.json", '"accuracy": 0.', '"accuracy": 0.0')
+    assert "data studies/07_grid.json changed" in " ".join(build.problems("07_tensorboard"))
 
 
 def test_changed_metric_is_noticed():

@@ -26,9 +26,9 @@
 
 # %% tags=["setup"]
 import labkit
-from labkit import data, figures
+from labkit import compare, data, figures
 from preprocessing import parse_houses, split_rows, standardize
-import keras, numpy as np, pandas as pd, tensorflow as tf
+import keras, numpy as np, tensorflow as tf
 from keras import layers
 
 run = labkit.start("02_house_prices")
@@ -456,42 +456,21 @@ figures.dots(
 # the difference split by split, and at how far it scatters. Random splits share rows, so the usual
 # margin of a mean would promise too much; the one below allows for it (Nadeau and Bengio, 2003).
 
+# %%
+figures.source(compare.paired)
 
 # %%
-def paired(errors, baseline):
-    """Return each model's difference to `baseline`: mean over splits, its 95 % margin, wins."""
-    rows = {}
-    for name, values in errors.items():
-        difference = np.array(values) - np.array(errors[baseline])
-        n = len(difference)
-        spread = difference.std(ddof=1) * np.sqrt(1 / n + 0.2 / 0.6)  # test rows / training rows
-        wins = f"{(difference < 0).sum()} of {n}"
-        rows[name] = [difference.mean(), stats.t.ppf(0.975, n - 1) * spread, wins]
-    columns = ["difference (points)", "95 % margin ±", f"better than {baseline} on"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).drop(index=baseline)
-
-
-# %%
-from scipy import stats
-
-comparison = paired(errors, "model_1")
+comparison = compare.paired(errors, "model_1", test_to_train=0.2 / 0.6)
 comparison["validation MAE / training MAE"] = [np.mean(gaps[name]) for name in comparison.index]
 print(f"model_1 itself: validation MAE / training MAE = {np.mean(gaps['model_1']):.3f}")
 comparison.round(3)
 
-# %%
-for name, row in comparison.iterrows():
-    difference, margin = row["difference (points)"], row["95 % margin ±"]
-    verdict = "cannot be told from" if abs(difference) <= margin else "is better than"
-    verdict = "is worse than" if difference > margin else verdict
-    print(f"{name} {verdict} model_1 on {len(splits)} splits.")
-
 # %% [markdown]
 # **What happened, and why.** All three remedies shrink the *gap* between training and validation
 # error: that conclusion of the book stands. Whether one also lowers the *test* error is another
-# question, and the lines above answer it. A remedy can close the gap in two ways: by keeping the
-# network from learning noise, which helps, or by letting it learn the training rows less well, which
-# does not. In a short run (`quick`) nothing has overfitted yet, so holding the network back mostly
+# question: read the column *verdict* of the table (the differences are in points). A remedy can
+# close the gap in two ways: by keeping the network from learning noise, which helps, or by letting it
+# learn the training rows less well, which does not. In a short run (`quick`) nothing has overfitted yet, so holding the network back mostly
 # costs. The book's order comes from one split, which cannot say how sure it is. The dots can: where
 # a difference has the same sign on every split, one split would have told the same; where the sign
 # changes, one could have misled. (We did not repeat the remedies with the book's own recipe.)
