@@ -60,7 +60,10 @@ class Study:
         self.lab, self.cases = defined["LAB"], defined["CASES"]
         if len({_key(case) for case in self.cases}) < len(self.cases):
             raise ValueError(f"{self.script.name}: two of its CASES are the same")
-        self.rows = {_key(row["settings"]): row for row in results.study(name)}
+        self.rows = self._stored()
+
+    def _stored(self) -> dict[str, dict]:
+        return {_key(row["settings"]): row for row in results.study(self.name)}
 
     def sha256(self, case: dict) -> str:
         """Return the hash of the code that decides a row."""
@@ -76,8 +79,11 @@ class Study:
         return "data changed" if build.changed_data(row["data"]) else "done"
 
     def add(self, case: dict, row: dict) -> None:
-        """Keep a row in the file, which holds the rows of all cases in their order, no others."""
-        self.rows[_key(case)] = row
+        """Keep a row in the file, which holds the rows of all cases in their order, no others.
+
+        Rows that another process added meanwhile (`--only` shares the work) stay.
+        """
+        self.rows = self._stored() | {_key(case): row}
         rows = [self.rows[key] for key in map(_key, self.cases) if key in self.rows]
         content = {"study": self.name, "lab": self.lab, "rows": rows}
         write(results.study_file(self.name), f"{json.dumps(content, indent=1)}\n".encode())
