@@ -1,5 +1,7 @@
 """Lab 5: the parts of its fast network, and what its studies found."""
 
+import runpy
+
 from labkit import results
 from labkit.results import book, committed, number
 from preprocessing import image_batches
@@ -82,20 +84,46 @@ def test_network_is_saved_and_loaded(lab, photos, tmp_path):
     assert_allclose(loaded(photos), model(photos), atol=1e-5)
 
 
-@pytest.mark.parametrize("left_out", [{}, {"whiten": False}, {"identity": False}, {"fused": False}])
+@pytest.mark.parametrize("fused", [True, False])
+def test_both_normalizations_of_the_study_have_the_same_settings(lab, photos, fused):
+    model = lab["make_fast"](photos, share=0.125, fused=fused, shift_speed=1.0)
+    own = lab["FusedBatchNormalization"] if fused else keras.layers.BatchNormalization
+    found = [layer for layer in model.layers if isinstance(layer, own)]
+    assert len(found) == 6
+    assert {(layer.momentum, layer.epsilon) for layer in found} == {(0.8, 1e-5)}
+    assert {len(layer.trainable_weights) for layer in found} == {1}  # beta alone
+    assert {getattr(layer, "shift_speed", 1.0) for layer in found} == {1.0}
+
+
+@pytest.mark.parametrize(
+    "left_out",
+    [{}, {"whiten": False}, {"identity": False}, {"fused": False}, {"shift_speed": 1.0}],
+)
 def test_each_network_of_the_study_learns_a_batch(lab, photos, left_out):
     keras.utils.set_random_seed(0)
     labels = tf.one_hot(np.arange(64) % 10, 10)
     batches = tf.data.Dataset.from_tensors((photos, labels)).repeat(15)
     assert int(batches.cardinality()) == 15
     model = lab["make_fast"](photos, share=0.125, name="toy", **left_out)
-    history = lab["train_fast"](
-        model, batches.apply(tf.data.experimental.assert_cardinality(15)), 2
-    )
+    batches = batches.apply(tf.data.experimental.assert_cardinality(15))
+    history = lab["train_fast"](model, batches, 2, batch_size=64)
     lab["run"].forget("toy")
     assert history.history["loss"][1] < history.history["loss"][0]
     learned = {weight.path for weight in model.trainable_weights}
     assert any("stem" in path for path in learned) == ("whiten" in left_out)
+
+
+def test_mean_of_the_weights_is_over_the_last_steps(lab, photos):
+    batches = tf.data.Dataset.from_tensors((photos, np.eye(10)[np.arange(64) % 10])).repeat(75)
+    batches = batches.apply(tf.data.experimental.assert_cardinality(75))
+    optimizers = []
+    for average in (True, False):
+        model = lab["make_fast"](photos, share=0.0625, name="toy")
+        lab["train_fast"](model, batches, 2, batch_size=64, average=average)
+        lab["run"].forget("toy")
+        optimizers.append(model.optimizer)
+    assert [optimizer.use_ema for optimizer in optimizers] == [True, False]
+    assert optimizers[0].ema_momentum == pytest.approx(1 - 1 / 5)  # 150 steps
 
 
 def test_augmented_batches_keep_labels_and_range(lab, photos):
@@ -109,12 +137,22 @@ def test_augmented_batches_keep_labels_and_range(lab, photos):
     assert float(tf.reduce_max(images)) <= 1
 
 
+def test_study_leaves_out_the_ideas_of_the_table():
+    text = (cells.SOURCES / f"{LAB}.py").read_text(encoding="utf-8")
+    table = text.split("# | idea | reason |\n# |---|---|\n")[1].split("\n#\n")[0]
+    ideas = [line.split("|")[1].strip() for line in table.splitlines()]
+    assert sum(idea.endswith("*") for idea in ideas) == 2  # not measured
+    measured = {idea for idea in ideas if not idea.endswith("*")} - {"mirrored view"}
+    without = runpy.run_path(str(cells.LABS / "studies" / "05_ideas.py"))["WITHOUT"]
+    assert measured == set(without) - {"nothing"}
+
+
 # --- what the studies found -----------------------------------------------------------------------
 
 
-def test_fast_network_is_as_good_and_as_fast_as_promised():
+def test_fast_network_is_as_good_and_as_fast_as_promised(lab):
     rows = [row["metrics"] for row in results.study("05_fast")]
-    assert len(rows) == 3
+    assert [row["epochs"] for row in rows] == [lab["FAST_EPOCHS"]] * 3
     assert np.median([row["accuracy"] for row in rows]) >= 0.940
     assert np.median([row["seconds"] for row in rows]) <= 1500
 
@@ -122,3 +160,13 @@ def test_fast_network_is_as_good_and_as_fast_as_promised():
 def test_race_with_the_book_was_won():
     metrics = committed(LAB, "standard")["metrics"]
     assert number(metrics["accuracy_short"]) >= book(LAB)["accuracy_batchnorm"]
+
+
+@pytest.mark.parametrize("name", ["accuracy_glorot", "accuracy_he", "accuracy_batchnorm"])
+def test_book_is_reached(name):
+    assert number(committed(LAB, "standard")["metrics"][name]) >= book(LAB)[name]
+
+
+def test_small_weights_never_learn():
+    accuracy = number(committed(LAB, "standard")["metrics"]["accuracy_normal_001"])
+    assert abs(accuracy - 0.1) < 0.005

@@ -36,6 +36,18 @@ def batch_normalise(x, gamma, beta, epsilon=1e-3):
     return gamma * (x - mean) / (deviation + epsilon) + beta
 
 
+# %% batch_normalise: divide each channel by its own
+def batch_normalise(x, gamma, beta, epsilon=1e-3):
+    mean, variance = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
+    return (x - mean) / np.sqrt(variance + epsilon) + beta
+
+
+# %% batch_normalise: divide each channel by its own
+def batch_normalise(x, gamma, beta, epsilon=1e-3):
+    mean, variance = x.mean(axis=(0, 1, 2)), x.var()
+    return gamma * (x - mean) / np.sqrt(variance + epsilon) + beta
+
+
 # %% fold: each unit's weights are multiplied
 def fold(kernel, bias, gamma, beta, mean, variance, epsilon=1e-3):
     factor = gamma / np.sqrt(variance + epsilon)
