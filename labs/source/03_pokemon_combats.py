@@ -419,6 +419,10 @@ compare.paired(accuracies, "integer", one_third, higher_is_better=True).round(4)
 # to single out Ghost, number 8 of 0 to 18, it has to make a line rise and fall again. One-hot hands it
 # each type on a switch of its own. One neuron, in turn, can only add up: it can compare speeds, but
 # "Ghost *against* Normal" is a product of two inputs, and takes a hidden layer.
+#
+# In `quick` the combats are simulated, under another rule, and few. There one-hot is *not* better, and
+# neither network beats the rule of speed: to know more than one comparison takes more data, or the ideas
+# that follow.
 
 # %% [markdown]
 # ## 5. Experiment 2 · One idea at a time
