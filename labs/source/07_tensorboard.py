@@ -697,9 +697,9 @@ run.record(interaction_initializer_batch_norm=interaction.groupby("seed").mean()
 interaction.groupby("learning_rate").agg(["mean", "min", "max", "size"]).round(3)
 
 # %% [markdown]
-# **What happened, and why.** *Batch normalisation* helps everywhere. Without it, rate 0.03 leaves every network at
-# chance (such pairs of failures differ by 0 and pull their means down); with it, a rate ten times as high as
-# Adam's default still trains.
+# **What happened, and why.** *Batch normalisation* helps in every single pair. Without it, rate 0.03 leaves
+# every network at chance (two that fail differ by 0, which pulls the means of other effects down); with it,
+# a rate far above Adam's default still trains.
 #
 # *The initialiser* matters a great deal without batch normalisation, as in lab 5. With it, the book
 # expects no effect; the table finds one, and it turns its sign with the rate: small initial weights are
@@ -752,6 +752,11 @@ figures.curves(
 )  # fmt: skip
 
 # %% [markdown]
+# **What happened, and why.** In the `standard` run the winner also wins at full scale. But look at the left
+# panel: while training it is far better than on the validation images, so it learns by heart, and the
+# augmentation that the small scale rejected would probably pay here. A search answers the question that it
+# was asked.
+#
 # ## 5. Results
 #
 # `accuracy_…` of a network is the share of *test* images classified correctly. The book prints one
