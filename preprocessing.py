@@ -21,9 +21,12 @@ out of range, stops the graph with `tf.errors.InvalidArgumentError`.
 """
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import PIL.Image
+import PIL.ImageOps
 import tensorflow as tf
 from sklearn.preprocessing import StandardScaler
 
@@ -297,6 +300,73 @@ def parse_fn(example, n_classes=10):
         f"'label' must be at least 0 and less than n_classes = {n_classes}",
     )
     return tf.cast(image, tf.float32) / 255.0, tf.one_hot(label, n_classes)
+
+
+def centre_square(photo, size):
+    """Make a photo of any size a square one: scale it and cut out the centre (chapter 9).
+
+    The shorter side becomes `size` pixels; both ends of the longer side are cut off. Where the
+    photo shrinks, a new pixel is a weighted mean of all those that it replaces: fine patterns
+    fade, and do not turn into coarse ones.
+
+    Args:
+        photo: uint8, shape (height, width, 3), RGB; in a pipeline height and width may be unknown.
+        size: height and width of the result, in pixels.
+
+    Returns:
+        float32 in [0, 1], shape (size, size, 3).
+
+    Raises:
+        ValueError: the photo has another type or shape or is empty, or `size` is less than 1.
+    """
+    photo = tf.convert_to_tensor(photo)
+    _require(photo.dtype == tf.uint8, f"the photo must be uint8, not {photo.dtype.name}")
+    right = photo.shape.rank == 3 and photo.shape[-1] == 3 and 0 not in photo.shape
+    _require(right, f"the photo must have shape (height, width, 3), not {photo.shape}")
+    _require(size >= 1, f"size must be at least 1, not {size}")
+    height, width = tf.unstack(tf.shape(photo)[:2])
+    side = tf.minimum(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    # Cut before scaling: the same but for a trace at the edges, and there is less to scale.
+    square = photo[top : top + side, left : left + side]
+    square = tf.image.resize(square, [size, size], antialias=True)
+    return tf.clip_by_value(square / 255.0, 0.0, 1.0)
+
+
+def photo_folder(folder, size):
+    """Read photos of one's own, from a folder that has a sub-folder for each class (chapter 9).
+
+    Photos are turned upright as the camera noted it, and made square by `centre_square`. Whatever
+    is not a photo in RGB is left out and reported. Names that begin with a dot are not looked at.
+
+    Args:
+        folder: path of the folder; a class is called as its sub-folder.
+        size: height and width of the results, in pixels.
+
+    Returns:
+        images: array of uint8, shape (n, size, size, 3), class by class (so shuffle them).
+        labels: array of int64, shape (n,): the place of each class in `class_names`.
+        class_names: list of the names of the sub-folders, in the order of the alphabet.
+        skipped: list of pairs (path, reason) of all files that were left out.
+
+    Raises:
+        ValueError: there is no such folder, it has fewer than two sub-folders, or one of them has
+            no photo that can be used.
+    """
+    folder = Path(folder).expanduser()
+    _require(folder.is_dir(), f"there is no folder {folder.absolute()}: {_HOW_TO_ARRANGE}")
+    classes = [place for place in _visible(folder) if place.is_dir()]
+    _require(len(classes) >= 2, f"{folder} has {len(classes)} sub-folders: {_HOW_TO_ARRANGE}")
+    skipped = [(place, "lies in no sub-folder") for place in _visible(folder) if place.is_file()]
+    images = []
+    for place in classes:
+        photos, left_out = _read_photos(place, size)
+        reasons = "; ".join(f"{file.name} {reason}" for file, reason in left_out[:3])
+        _require(photos, f"{place} has no usable photo ({reasons or 'empty'}): {_HOW_TO_ARRANGE}")
+        images.append(np.stack(photos))
+        skipped += left_out
+    labels = np.repeat(np.arange(len(classes)), [len(photos) for photos in images])
+    return np.concatenate(images), labels, [place.name for place in classes], skipped
 
 
 # --------------------------------------------------------------------- random changes of images
@@ -676,6 +746,48 @@ def _checked_images(images):
         inside = tf.reduce_all((images >= 0) & (images <= 1))
         _require(inside, "images hold values outside [0, 1] or NaN; parse_fn scales them")
     return images
+
+
+_HOW_TO_ARRANGE = "make a sub-folder for each class, at least two, with RGB photos (JPEG or PNG)"
+_MODES = {"1": "black and white", "L": "grey", "P": "a palette", "RGBA": "RGB with transparency"}
+
+
+class _NoPhotoError(Exception):
+    """The message says why a file is not a photo in RGB."""
+
+
+def _visible(folder):
+    """Return what is in a folder, but for hidden files, in an order that is the same everywhere."""
+    return sorted((p for p in folder.iterdir() if p.name[0] != "."), key=lambda place: place.name)
+
+
+def _read_photos(folder, size):
+    """Return the photos of a folder, and of all other files the path and the reason."""
+    photos, left_out = [], []
+    for file in _visible(folder):
+        try:
+            photos.append(_read_photo(file, size))
+        except _NoPhotoError as reason:
+            left_out.append((file, str(reason)))
+    return photos, left_out
+
+
+def _read_photo(file, size):
+    """Return a photo, upright and square, as uint8, or raise `_NoPhotoError`."""
+    if not file.is_file():
+        raise _NoPhotoError("is not a file")
+    if file.stat().st_size == 0:
+        raise _NoPhotoError("is empty")
+    try:
+        with PIL.Image.open(file) as photo:
+            upright = PIL.ImageOps.exif_transpose(photo)
+    except PIL.UnidentifiedImageError as error:
+        raise _NoPhotoError("is no image that can be read") from error
+    except Exception as error:  # what a decoder meets in a broken file has no common name
+        raise _NoPhotoError(f"cannot be read: {error}") from error
+    if upright.mode != "RGB":
+        raise _NoPhotoError(f"is not RGB but {_MODES.get(upright.mode, upright.mode)}")
+    return np.round(255.0 * centre_square(np.asarray(upright), size)).astype("uint8")
 
 
 def _require_images_shape(images):

@@ -30,6 +30,16 @@ POKE_ENV = {
         "typechart": "poke_env/data/static/typechart/gen6typechart.json",
     },
 }
+TIMM = {
+    "pypi": "timm==1.0.31",
+    "archive": "timm-1.0.31-py3-none-any.whl",
+    "bytes": 2798714,
+    "sha256": "5bd50f7d0fe6d09bf9285ac2523234a1b7e6bf075c0be3e7aed09139fcb617c7",
+    "members": {
+        "synsets": "timm/data/_info/imagenet_synsets.txt",
+        "words": "timm/data/_info/imagenet_synset_to_lemma.txt",
+    },
+}
 LAST_OF_GENERATION = [151, 251, 386, 493, 649, 721]  # numbers of the national Pokédex
 FORMS = re.compile(  # that fight with numbers or types of their own, and two that look different
     "Mega(-[XY])?|Primal|Therian|Attack|Defense|Speed|Sandy|Trash|Heat|Wash|Frost|Fan|Mow|Origin"
@@ -178,7 +188,17 @@ def fashion_mnist_sample(folder: Path) -> None:
     mnist_sample(folder, "fashion_mnist")
 
 
+def imagenet_classes(folder: Path) -> None:
+    """Write the 1,000 classes in the order of a network's outputs: WordNet number, first name."""
+    files = {name: content.decode() for name, content in packaged(TIMM).items()}
+    words = dict(line.split("\t", 1) for line in files["words"].splitlines())
+    rows = [(synset, words[synset].split(",")[0]) for synset in files["synsets"].split()]
+    table = pd.DataFrame(rows, columns=["wordnet", "name"])
+    table.to_csv(folder / "classes.csv", index_label="class", lineterminator="\n")
+
+
 MAKERS = (king_county, pokemon_simulated, cifar10_sample, mnist_sample, fashion_mnist_sample)
+MAKERS += (imagenet_classes,)
 
 if __name__ == "__main__":
     for make in MAKERS:

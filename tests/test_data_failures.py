@@ -77,6 +77,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(rest[len(rest) // 2 :])
         return None
 
+    def do_HEAD(self):
+        content = self.server.pages.get(self.path)
+        if content is None:
+            return self.send_error(404)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        return self.end_headers()
+
     def log_message(self, *_):
         pass
 
@@ -594,3 +602,48 @@ def test_a_faulty_manifest_is_named(tmp_path, change, words):
     with pytest.raises(data.DataError, match="manifest, ") as caught:
         data.manifest(tmp_path / "manifest.toml")
     assert words in str(caught.value)
+
+
+# --- files outside the manifest, with the hash that their publisher states -----------------------
+
+
+def published(url: str, body: bytes = BODY) -> Path:
+    return data.published("weights", "toy.h5", url, f"md5:{hashlib.md5(body).hexdigest()}")
+
+
+def test_published_file_comes_from_its_url_once(course, server):
+    server.pages["/models/toy.h5"] = BODY
+    first = published(f"{server.url}/models/toy.h5")
+    asked = len(server.asked)
+    assert first.read_bytes() == BODY
+    assert published(f"{server.url}/models/toy.h5") == first
+    assert len(server.asked) == asked
+    assert "published/toy.h5" in data.used()
+    assert data.current("published", "toy.h5", data.used()["published/toy.h5"])
+
+
+def test_published_file_comes_from_the_mirror_first(course, server, tmp_path, monkeypatch):
+    folder = tmp_path / "mirror" / "weights"
+    folder.mkdir(parents=True)
+    (folder / "toy.h5").write_bytes(BODY)
+    monkeypatch.setenv("LABS_MIRROR", str(tmp_path / "mirror"))
+    assert published(f"{server.url}/models/toy.h5").read_bytes() == BODY
+    assert not server.asked
+
+
+def test_damaged_published_file_is_fetched_again(course, server):
+    server.pages["/models/toy.h5"] = BODY
+    place = published(f"{server.url}/models/toy.h5")
+    place.write_bytes(BODY[:-1] + b"?")
+    assert published(f"{server.url}/models/toy.h5").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("page", [None, BODY[:-1] + b"?"])
+def test_published_file_that_cannot_be_had_says_where_to_put_it(course, server, page):
+    server.pages["/models/toy.h5"] = page
+    with pytest.raises(data.DataError) as caught:
+        published(f"{server.url}/models/toy.h5")
+    place = data.home() / "cache" / "weights" / "toy.h5"
+    for words in ("weights/toy.h5", hashlib.md5(BODY).hexdigest(), str(place), "LABS_MIRROR"):
+        assert words in str(caught.value)
+    assert not place.exists()

@@ -106,16 +106,16 @@ def problems(lab: str) -> list[str]:
 
 def changed_data(used: dict[str, str]) -> list[str]:
     """Return which files, of data sets or of studies, are no longer those that were used."""
-    return [name for name, sha256 in used.items() if _data_sha256(name) != sha256]
+    return [name for name, sha256 in used.items() if not _is_current(name, sha256)]
 
 
-def _data_sha256(name: str) -> str | None:
-    """Return the present hash of `dataset/file`, or of `studies/NAME.json`."""
+def _is_current(name: str, sha256: str) -> bool:
+    """Tell whether `dataset/file`, or `studies/NAME.json`, is still the one with this hash."""
     folder, file = name.split("/", 1)
     if folder != "studies":
-        return data.dataset(folder)["files"].get(file, {}).get("sha256")
+        return data.current(folder, file, sha256)
     study = RESULTS / name
-    return hashlib.sha256(study.read_bytes()).hexdigest() if study.exists() else None
+    return study.exists() and hashlib.sha256(study.read_bytes()).hexdigest() == sha256
 
 
 def aged(lab: str) -> bool:
