@@ -17,8 +17,17 @@ spec = importlib.util.spec_from_file_location("convert", ROOT / "datasets/conver
 convert = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(convert)
 
-TABLE = "Xception VGG16 VGG19 ResNet50 InceptionV3 InceptionResNetV2 MobileNet MobileNetV2".split()
-TABLE += "DenseNet121 DenseNet169 DenseNet201 NASNetMobile NASNetLarge".split()
+TABLE = [
+    "Xception",
+    "VGG16",
+    "VGG19",
+    "ResNet50",
+    "InceptionV3",
+    "InceptionResNetV2",
+    "MobileNet",
+    "MobileNetV2",
+]
+TABLE += ["DenseNet121", "DenseNet169", "DenseNet201", "NASNetMobile", "NASNetLarge"]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +71,8 @@ def test_photos_are_recognised(lite, recorded):
     assert probabilities.shape == (2, 1000)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     best = backbones.best_classes(probabilities[1])
-    assert best["probability"].is_monotonic_decreasing and len(best) == 5
+    assert best["probability"].is_monotonic_decreasing
+    assert len(best) == 5
     assert best["class"][0] == backbones.classes()[int(recorded["logits"][1].argmax())]
 
 
@@ -145,7 +155,9 @@ def test_features_can_be_saved_and_loaded(tmp_path):
 
 def test_classes_are_those_of_imagenet():
     table = data.table("imagenet_classes")
-    assert len(table) == 1000 and table["wordnet"].is_unique
+    assert len(table) == 1000
+    assert table["wordnet"].is_unique
     named = dict(zip(table["wordnet"], table["name"], strict=True))
-    assert named["n02504458"] == "African elephant" and named["n01871265"] == "tusker"
+    assert named["n02504458"] == "African elephant"
+    assert named["n01871265"] == "tusker"
     pd.testing.assert_index_equal(table.index, pd.RangeIndex(1000))
