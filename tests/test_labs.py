@@ -18,7 +18,8 @@ import pytest
 LABS = cells.labs()
 RUN = ["lab", "profile", "numerics", "device", "seed", "metrics", "seconds", "peak_memory_mb"]
 ORIGIN = ["machine", "versions", "data", "source_sha256", "date"]
-LIMITS_MB = {"04_cifar10": 2.0, "11_gan": 2.0}  # pictures are their subject
+PICTURES = ("04_cifar10", "11_gan", "12_object_detection")  # pictures are their subject
+LIMITS_MB = dict.fromkeys(PICTURES, 2.0)
 
 
 @pytest.fixture(params=LABS)
