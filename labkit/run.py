@@ -13,7 +13,7 @@ from labkit import machine
 from labkit.data import used
 from labkit.exercise import Exercise
 from labkit.paths import ROOT, home, write
-from labkit.results import PROFILES, bars, book, committed, misses, strict, text
+from labkit.results import PROFILES, bars, book, committed, misses, published, strict, text
 from labkit.resume import Resume, data_sha256
 
 import keras
@@ -88,7 +88,7 @@ class Run:
     def status(self) -> str:
         """Return one line: lab, profile, device, numerics, time this machine will take."""
         parts = [self.lab, self.profile, self.device, f"fast: {self.fast_policy}"]
-        if not os.environ.get("LABS_SOURCE_SHA256"):  # a tool's run, whose page others will read
+        if not published():
             parts.append(self._estimate())
         return " · ".join(parts)
 
