@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import json
+import logging
 import os
 import shutil
 import sys
@@ -39,8 +40,14 @@ def start(lab: str, seed: int | None = None) -> "Run":
         raise ValueError(f"LABS_PROFILE is {profile!r}; choose one of {', '.join(PROFILES)}")
     run = Run(lab, profile, seed)
     keras.utils.set_random_seed(seed)
+    tf.get_logger().addFilter(_is_news)
     print(run.status())
     return run
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether a warning is news: every new model is traced, and TensorFlow wonders why."""
+    return "triggered tf.function retracing" not in str(record.msg)
 
 
 class Run:

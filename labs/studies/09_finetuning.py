@@ -43,8 +43,7 @@ def from_imagenet(definitions, photos):
     weights, history = definitions["fine_tune"](photos, task, head)
     network, _ = definitions["tunable"](name, size, len(task.classes))
     network.set_weights(weights)
-    answers = head.predict(features["test"], verbose=0)
-    frozen = definitions["accuracies"](answers, task.labels["test"])
+    frozen = definitions["accuracies"](head(features["test"]), task.labels["test"])
     return network, task, history, {"accuracy_frozen": frozen}
 
 
