@@ -253,18 +253,16 @@ def test_rows_are_as_many_of_each_class(lab):
 
 def test_every_strategy_is_measured(lab, monkeypatch):
     monkeypatch.setattr(backbones, "backbone", tiny_body)
-    cached = (lab.frozen_body, lab.extractor_for, lab.tunable, lab.networks)
+    cached = (lab.frozen_body, lab.extractor_for, lab.frozen_parts, lab.tunable, lab.networks)
     for function in cached:
         function.cache_clear()
     for name in ("STEPS", "HEAD_STEPS"):
         monkeypatch.setitem(lab.learn.__globals__, name, 3)
     try:
-        whole = lab.frozen_body(lab.LITE, 96)
-        bottom = keras.Model(whole.input, whole.get_layer(lab.CUT).output)
-        task = task_of(lab, n=12, size=96)
-        kinds = lab.learn_from(task, bottom)
+        task = task_of(lab, n=12, size=64)
+        kinds = lab.learn_from(task)
         assert {kind: parts["test"].shape[1:] for kind, parts in kinds.items()} == {
-            "photos": (96, 96, 3), "maps": (6, 6, 6), "middle": (8,), "last": (10,)
+            "photos": (64, 64, 3), "maps": (4, 4, 6), "middle": (8,), "last": (10,)
         }  # fmt: skip
         found = lab.compare_strategies(kinds, task.labels, n=4, seed=0)
     finally:

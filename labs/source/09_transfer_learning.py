@@ -190,7 +190,7 @@ others = np.array([[30.0, 0.0], [3.0, 4.0], [0.0, 2.0], [-1.0, 0.0]])
 print(cosine(np.array([[5.0, 0.0]]), others))
 
 # %% [markdown]
-# We read 700 pictures of CIFAR-10, which are 32 × 32, and enlarge them to 96 × 96. `centre_square` cuts the
+# We read 600 pictures of CIFAR-10, which are 32 × 32, and enlarge them to 96 × 96. `centre_square` cuts the
 # largest square out of the middle of a photo and scales it; `read_photos` does so for a whole data set.
 
 
@@ -241,12 +241,13 @@ def extractor_for(name, size):
 
 
 # %%
-cifar = read_photos("cifar10_sample", {"training": "train[:700]"}, 96)
+cifar = read_photos("cifar10_sample", {"training": "train[:600]"}, 96)
 pictures = [example["image"] for example in cifar.photos["training"].as_numpy_iterator()]
 pixels = np.reshape(pictures, (len(pictures), -1)).astype("float32")
 by_depth = extractor_for(LITE, 96).predict(still_batches(cifar, "training"), verbose=0)
 spaces = {"pixels": pixels - pixels.mean(axis=0)}
 spaces |= {f"depth {depth}": features for depth, features in enumerate(by_depth, start=1)}
+similarity = {space: cosine(values, values) for space, values in spaces.items()}
 
 # %% [markdown]
 # **Predict first:** what will the nearest neighbours in *pixels* have in common with the picture? And those in
@@ -256,8 +257,7 @@ spaces |= {f"depth {depth}": features for depth, features in enumerate(by_depth,
 tiles, titles = [], []
 for query in (3, 5, 8):
     for space in ("pixels", "depth 5"):
-        similarity = cosine(spaces[space][query : query + 1], spaces[space])[0]
-        nearest = np.argsort(similarity)[::-1][:8]  # the first is the picture itself
+        nearest = np.argsort(similarity[space][query])[::-1][:8]  # the first is the picture itself
         tiles += [pictures[i] for i in nearest]
         titles += [space, *(cifar.classes[cifar.labels["training"][i]] for i in nearest[1:])]
 figures.images(
@@ -272,10 +272,9 @@ figures.images(
 
 # %%
 same_class = {}
-for space, values in spaces.items():
-    similarity = cosine(values, values)
-    np.fill_diagonal(similarity, -2)  # a picture is not its own neighbour
-    nearest = cifar.labels["training"][similarity.argmax(axis=1)]
+for space, matrix in similarity.items():
+    others = matrix - 2 * np.eye(len(matrix))  # a picture is not its own neighbour
+    nearest = cifar.labels["training"][others.argmax(axis=1)]
     same_class[space] = float(np.mean(nearest == cifar.labels["training"]))
 figure, (panel,) = figures.axes(width=5)
 panel.plot(list(same_class), list(same_class.values()), marker="o")
@@ -304,9 +303,9 @@ run.record(accuracy_neighbours_last=same_class["depth 5"])
 
 # %% tags=["definition"]
 NETWORK = run.scale(quick=LITE, standard=LITE, full="inception_v3")
-SIZE = run.scale(quick=96, standard=224, full=299)  # pixels
+SIZE = run.scale(quick=64, standard=224, full=299)  # pixels
 SPLITS = run.scale(
-    quick={"training": "train[:85%]", "validation": "train[85%:]", "test": "test"},
+    quick={"training": "train[:80%]", "validation": "train[80%:]", "test": "test"},
     standard={"training": "train[:70%]", "validation": "train[70%:80%]", "test": "train[80%:]"},
     full={"training": "train[:80%]", "validation": "train[80%:90%]", "test": "train[90%:]"},
 )
@@ -805,7 +804,7 @@ show_worst(other, tests["other_finetuned"], "Its worst answers in the second tas
 # a head for these:
 
 # %%
-small_splits = {"training": "train[:85%]", "validation": "train[85%:]", "test": "test"}
+small_splits = {"training": "train[:80%]", "validation": "train[80%:]", "test": "test"}
 small_pets = read_photos("cifar10_sample", small_splits, 96, ["cat", "dog"])
 small_features = features_of(small_pets, LITE, 96)
 small_head = train_head(small_features, small_pets, run.seed)
@@ -825,7 +824,7 @@ show_worst(
 #
 # ### 6.1 Prepare the data
 #
-# Now the table of section 1. Two tasks with two classes each and the same numbers of training pictures, all at 96 × 96:
+# Now the table of section 1. Two tasks with two classes each and the same numbers of small training pictures:
 #
 # - *similar* to ImageNet: cats and dogs;
 # - *different*: pullovers and coats of Fashion-MNIST, small grey pictures, enlarged. ImageNet has
@@ -839,32 +838,40 @@ show_worst(
 
 
 # %% tags=["definition"]
-def learn_from(task, bottom):
-    """Return what the strategies learn from: {kind: {part: array}}."""
-    kinds = collections.defaultdict(dict)
-    for part, photos in task.photos.items():
-        everything = next(iter(photos.batch(len(task.labels[part]))))
-        *_, middle, last = extractor_for(LITE, 96).predict(still_batches(task, part), verbose=0)
-        kinds["photos"][part] = everything["image"].numpy()
-        kinds["maps"][part] = bottom.predict(still_batches(task, part), verbose=0)
-        kinds["middle"][part], kinds["last"][part] = middle, last
-    return kinds
+SMALL = run.scale(quick=64, standard=96, full=96)  # pixels
+
+
+@functools.cache
+def frozen_parts():
+    """Return a model from photos to what can be kept: maps at the cut, features of two depths."""
+    body = frozen_body(LITE, SMALL)
+    *_, middle, last = extractor_for(LITE, SMALL).outputs
+    maps = body.get_layer(CUT).output
+    return keras.Model(body.input, {"maps": maps, "middle": middle, "last": last})
+
+
+def learn_from(task):
+    """Return what the strategies learn from, {kind: {part: array}}: photos, and what is kept."""
+    found = {}
+    for part, examples in task.photos.items():
+        photos = next(iter(examples.batch(len(task.labels[part]))))["image"].numpy()
+        kept = frozen_parts().predict(still_batches(task, part), verbose=0)
+        found[part] = {"photos": photos, **kept}
+    return {kind: {part: found[part][kind] for part in found} for kind in found["training"]}
 
 
 # %%
-small_body = frozen_body(LITE, 96)
-bottom = keras.Model(small_body.input, small_body.get_layer(CUT).output)
 pet_splits = {part: SPLITS[part] for part in ("training", "test")}
 name = run.scale(quick="cifar10_sample", standard="cats_vs_dogs", full="cats_vs_dogs")
-cloth_splits = {
-    "training": run.scale(quick="train[:30%]", standard="train", full="train"),
-    "test": "test",
-}
+cloth_splits = run.scale(
+    quick={"training": "train[:25%]", "test": "test[:50%]"},
+    standard={"training": "train", "test": "test"}, full={"training": "train", "test": "test"},
+)  # fmt: skip
 tasks = {
-    "similar": read_photos(name, pet_splits, 96, ["cat", "dog"]),
-    "different": read_photos("fashion_mnist_sample", cloth_splits, 96, ["Pullover", "Coat"]),
+    "similar": read_photos(name, pet_splits, SMALL, ["cat", "dog"]),
+    "different": read_photos("fashion_mnist_sample", cloth_splits, SMALL, ["Pullover", "Coat"]),
 }
-materials = {name: learn_from(task, bottom) for name, task in tasks.items()}
+materials = {name: learn_from(task) for name, task in tasks.items()}
 print({name: kinds["maps"]["training"].shape for name, kinds in materials.items()})
 
 # %%
@@ -906,17 +913,17 @@ def learn(network, weights, batches, test_batches, peak, steps):
 
 
 # %% tags=["definition"]
-STEPS = run.scale(quick=6, standard=250, full=250)
-HEAD_STEPS = run.scale(quick=150, standard=600, full=600)
+STEPS = run.scale(quick=4, standard=250, full=250)
+HEAD_STEPS = run.scale(quick=100, standard=600, full=600)
 
 
 @functools.cache
 def networks():
     """Return the five networks, compiled once, each with the weights it begins with."""
-    body = freeze_normalization(backbones.backbone(LITE, (96, 96, 3)))
+    body = freeze_normalization(backbones.backbone(LITE, (SMALL, SMALL, 3)))
     *_, middle, last = (layer.output.shape[-1] for layer in depths(body))
     made = {
-        "from scratch": compiled(make_network(make_small((96, 96, 3)), 2)),
+        "from scratch": compiled(make_network(make_small((SMALL, SMALL, 3)), 2)),
         "frozen, middle": compiled(make_head(middle, 2)),
         "frozen, last": compiled(make_head(last, 2)),
         "partly unfrozen": compiled(
@@ -924,7 +931,7 @@ def networks():
         ),
     }
     made = {name: (network, network.get_weights()) for name, network in made.items()}
-    return made | {"fine-tuned": tunable(LITE, 96, 2)}
+    return made | {"fine-tuned": tunable(LITE, SMALL, 2)}
 
 
 # %% tags=["definition"]
@@ -948,7 +955,7 @@ def compare_strategies(kinds, labels, n, seed):
         for kind, inputs in kinds.items()
     }
     made, found = networks(), {}
-    fresh = make_network(make_small((96, 96, 3)), 2).get_weights()
+    fresh = make_network(make_small((SMALL, SMALL, 3)), 2).get_weights()
     found["from scratch"] = learn(
         made["from scratch"][0], fresh, *batches["photos"], 2e-3, 3 * STEPS
     )
