@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from labkit.layout import layered
-from labkit.results import published
+from labkit.results import rendering
 
 import keras
 import matplotlib.pyplot as plt
@@ -60,7 +60,7 @@ def _display(picture: bytes, kind: str, caption: str, private: bool = False) -> 
     """Display an encoded picture and its caption, which is its alternative text."""
     if "\n" in caption or not caption.strip():
         raise ValueError("a caption is one line of text")
-    if private and published():
+    if private and rendering():
         display(Markdown(f"*(Pictures that appear only when you run this cell.) {caption}*"))
         return
     display(Image(picture, format=kind, alt=caption))

@@ -51,7 +51,7 @@ def strict() -> bool:
     return any(map(switched_on, ("LABS_STRICT", "CI", "PYTEST_CURRENT_TEST")))
 
 
-def published() -> bool:
+def rendering() -> bool:
     """Return whether a tool runs this notebook, whose page others will read."""
     return bool(os.environ.get("LABS_SOURCE_SHA256"))
 

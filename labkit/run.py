@@ -14,7 +14,7 @@ from labkit import machine
 from labkit.data import used
 from labkit.exercise import Exercise
 from labkit.paths import ROOT, home, write
-from labkit.results import PROFILES, bars, book, committed, misses, published, strict, text
+from labkit.results import PROFILES, bars, book, committed, misses, rendering, strict, text
 from labkit.resume import Resume, data_sha256
 
 import keras
@@ -95,7 +95,7 @@ class Run:
     def status(self) -> str:
         """Return one line: lab, profile, device, numerics, time this machine will take."""
         parts = [self.lab, self.profile, self.device, f"fast: {self.fast_policy}"]
-        if not published():
+        if not rendering():
             parts.append(self._estimate())
         return " · ".join(parts)
 
