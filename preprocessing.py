@@ -333,39 +333,6 @@ def centre_square(photo, size):
     return tf.clip_by_value(square / 255.0, 0.0, 1.0)
 
 
-def image_array(examples, crop, size):
-    """Read all images of a data set into memory, each a square of one size (chapter 11).
-
-    The middle `crop` × `crop` pixels are cut out; a smaller image is surrounded with black. Then
-    the square is scaled; where it shrinks, a new pixel is a weighted mean of those it replaces.
-
-    Args:
-        examples: `tf.data.Dataset` of dicts with `image`, uint8, shape (height, width, channels).
-        crop: side of what is cut out, in pixels.
-        size: side of the results, in pixels.
-
-    Returns:
-        Array of uint8, shape (n, size, size, channels), in the order of the data set.
-
-    Raises:
-        ValueError: there are no examples, they have no uint8 `image`, or a side is less than 1.
-    """
-    _require(min(crop, size) >= 1, f"crop and size must be at least 1, not {crop} and {size}")
-    image = examples.element_spec.get("image") if isinstance(examples.element_spec, dict) else None
-    usable = image is not None and image.dtype == tf.uint8
-    _require(usable, f"the examples must be dicts with 'image', uint8, not {examples.element_spec}")
-
-    def square(example):
-        image = tf.image.resize_with_crop_or_pad(example["image"], crop, crop)
-        image = tf.image.resize(image, (size, size), antialias=True)
-        return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
-
-    batches = examples.map(square, num_parallel_calls=tf.data.AUTOTUNE).batch(1000)
-    images = list(batches.as_numpy_iterator())
-    _require(images, "there are no examples")
-    return np.concatenate(images)
-
-
 def photo_folder(folder, size):
     """Read photos of one's own, from a folder that has a sub-folder for each class (chapter 9).
 

@@ -274,7 +274,7 @@ def _first(
         raise DataError(f"{what} cannot be stored in {target.parent}: {error}") from error
     raise DataError(
         f"{what} cannot be had ({known}):\n"
-        + "\n".join(failures or ["  it has no source: restore it if it is part of the repository"])
+        + "\n".join(failures or ["  it has no source: it is part of the repository, restore it"])
         + f"\nPut it by hand at {target},\n"
         f"or set LABS_MIRROR to a folder or URL that holds {what}."
     )

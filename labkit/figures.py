@@ -13,7 +13,6 @@ from labkit.layout import layered
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
-import PIL.Image
 from cycler import cycler
 from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
@@ -42,17 +41,12 @@ def show(figure: Figure, caption: str, photo: bool = False) -> None:
 
     Raises `ValueError` for a caption that is empty or has more than one line.
     """
-    stream, kind = io.BytesIO(), "jpeg" if photo else "png"
-    figure.savefig(stream, format=kind, dpi=90)
-    plt.close(figure)
-    _display(stream.getvalue(), kind, caption)
-
-
-def _display(picture: bytes, kind: str, caption: str) -> None:
-    """Display an encoded picture and its caption, which is its alternative text."""
     if "\n" in caption or not caption.strip():
         raise ValueError("a caption is one line of text")
-    display(Image(picture, format=kind, alt=caption))
+    stream = io.BytesIO()
+    figure.savefig(stream, format="jpeg" if photo else "png", dpi=90)
+    plt.close(figure)
+    display(Image(stream.getvalue(), format="jpeg" if photo else "png", alt=caption))
     display(Markdown(f"*{caption}*"))
 
 
@@ -110,31 +104,6 @@ def images(
         panel.imshow(np.asarray(picture), interpolation="nearest")
         panel.set_title(title, fontsize=8)
     show(figure, caption, photo=np.ndim(pictures[0]) == 3)
-
-
-def animation(
-    frames: Sequence[np.ndarray], caption: str, seconds: float = 0.5, shrink: int = 1
-) -> None:
-    """Show pictures of one shape one after another, over and over; the last one stays longer.
-
-    The result is an animated PNG; where it cannot move, as on paper, it shows the last picture. To
-    keep a notebook small, `shrink` pixels become one, and 16 shades of each colour are kept.
-
-    Arguments:
-        frames: uint8, `(height, width)` or `(height, width, 3)`.
-        caption: the figure's caption.
-        seconds: how long each picture stays.
-        shrink: factor by which height and width become smaller.
-    """
-    small = [PIL.Image.fromarray(frame).reduce(shrink) for frame in frames]
-    small = [picture.point(lambda value: value // 16 * 17) for picture in small]
-    milliseconds = [*(int(1000 * seconds) for _ in small[1:]), 2000]
-    stream = io.BytesIO()
-    small[-1].save(
-        stream, "png", save_all=True, default_image=True, append_images=small,
-        duration=milliseconds,
-    )  # fmt: skip
-    _display(stream.getvalue(), "png", caption)
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], caption: str) -> None:

@@ -1,6 +1,5 @@
 """Diagrams: every arrow points downwards, no box covers another, every layer is described."""
 
-import io
 import itertools
 
 from labkit import figures
@@ -10,7 +9,6 @@ from tools import cells
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
-import PIL.Image
 import pytest
 from keras import layers
 
@@ -136,37 +134,3 @@ def test_shared_layers_and_bare_operations_are_drawn(drawn):
 def test_a_model_without_inputs_is_refused():
     with pytest.raises(ValueError, match=r"begin it with keras\.Input"):
         figures.diagram(keras.Sequential([layers.Dense(1)]), "caption")
-
-
-@pytest.fixture
-def displayed(monkeypatch):
-    """Return a list to which everything displayed is added."""
-    found = []
-    monkeypatch.setattr(figures, "display", found.append)
-    return found
-
-
-@pytest.mark.parametrize("shape", [(8, 12), (8, 12, 3)])
-def test_animation_holds_all_frames_and_stands_still_at_the_last(displayed, shape):
-    shades = [0, 128, 255]
-    frames = [np.full(shape, shade, "uint8") for shade in shades]
-    figures.animation(frames, "Dark, grey, bright.", seconds=0.25, shrink=2)
-    picture, caption = displayed
-    assert caption.data == f"*{picture.alt}*" == "*Dark, grey, bright.*"
-    assert picture.data.startswith(b"\x89PNG")
-    with PIL.Image.open(io.BytesIO(picture.data)) as stored:
-        assert (stored.size, stored.n_frames, stored.default_image) == ((6, 4), 4, True)
-        seen, milliseconds = [], []
-        for place in range(stored.n_frames):  # the still picture, then the frames
-            stored.seek(place)
-            seen.append(int(np.asarray(stored.convert("L"))[0, 0]))
-            milliseconds.append(stored.info.get("duration"))
-    assert seen == pytest.approx([255, *shades], abs=17)
-    assert milliseconds[1:] == [250, 250, 2000]
-
-
-@pytest.mark.parametrize("caption", ["", "two\nlines"])
-def test_a_caption_is_one_line(displayed, caption):
-    with pytest.raises(ValueError, match="one line"):
-        figures.animation([np.zeros((4, 4), "uint8")], caption)
-    assert displayed == []
