@@ -72,18 +72,16 @@ def tfds_dir(name: str) -> Path:
     """Return the folder for `tfds.load(name, data_dir=...)`, in which the data is prepared.
 
     Data sets of the manifest are built once, from verified files, in a folder named after their
-    builder's version and their hashes (so a change of either makes another); the files may be
-    those of another data set, of which this one is made. Others are left to TensorFlow Datasets,
-    if their host answers. Raises `DataError`.
+    builder's version and their hashes (so a change of either makes another); others are left to
+    TensorFlow Datasets, if their host answers. Raises `DataError`.
     """
     if name not in manifest(DATASETS / "manifest.toml"):
         return _official(name)
     entry = dataset(name)
     if "builder" not in entry:
         raise DataError(f"{name} is not for TensorFlow Datasets: use data.table or data.path")
-    origin = entry.get("made_of", name)
-    files = {file: path(origin, file) for file in dataset(origin)["files"]}
-    hashes = "".join(_used[f"{origin}/{file}"] for file in files)
+    files = {file: path(name, file) for file in entry["files"]}
+    hashes = "".join(_used[f"{name}/{file}"] for file in files)
     key = hashlib.sha256(hashes.encode()).hexdigest()[:12]
     builder = _code(entry["builder"])
     folder = home() / "tfds" / f"{name}-{builder.VERSION}-{key}"
@@ -276,7 +274,7 @@ def _first(
         raise DataError(f"{what} cannot be stored in {target.parent}: {error}") from error
     raise DataError(
         f"{what} cannot be had ({known}):\n"
-        + "\n".join(failures or ["  no public source has it; restore what the repository has"])
+        + "\n".join(failures or ["  it has no source: it is part of the repository, restore it"])
         + f"\nPut it by hand at {target},\n"
         f"or set LABS_MIRROR to a folder or URL that holds {what}."
     )

@@ -10,7 +10,6 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from IPython.display import Image
 from keras import layers
 
 SKIP = ["in", "a", "b", "c", "end"], [
@@ -135,66 +134,3 @@ def test_shared_layers_and_bare_operations_are_drawn(drawn):
 def test_a_model_without_inputs_is_refused():
     with pytest.raises(ValueError, match=r"begin it with keras\.Input"):
         figures.diagram(keras.Sequential([layers.Dense(1)]), "caption")
-
-
-@pytest.mark.parametrize("page", [True, False])
-def test_private_pictures_do_not_reach_a_page(monkeypatch, page):
-    found = []
-    monkeypatch.setattr(figures, "display", found.append)
-    monkeypatch.setenv("LABS_SOURCE_SHA256", "abc" if page else "")
-    figures.images([np.zeros((4, 4, 3))] * 3, [""] * 3, "Three photos.", private=True)
-    pictures = [thing for thing in found if isinstance(thing, Image)]
-    assert len(pictures) == (0 if page else 1)
-    assert "Three photos." in found[-1].data
-
-
-# --- objects in pictures --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def shown(monkeypatch):
-    """Return a list to which every figure is added, with its caption and options."""
-    found = []
-    monkeypatch.setattr(figures, "show", lambda *given, **options: found.append((*given, options)))
-    yield found
-    plt.close("all")
-
-
-def test_labels_of_boxes_stay_inside_their_picture(shown):
-    wide, high = np.zeros((40, 120, 3)), np.full((120, 40, 3), 255, "uint8")
-    corners = [(0, 0, 0.1, 0.1), (0.9, 0, 1, 0.1), (0, 0.95, 0.1, 1), (0.9, 0.95, 1.2, 1.1)]
-    marks = [figures.Mark(box, "a rather long name", 0.5, "hit") for box in corners]
-    figures.boxes([wide, high], [marks, marks], "Two pictures.", columns=2)
-    ((figure, _, options),) = shown
-    assert options == {"photo": True, "private": False}
-    figure.draw_without_rendering()
-    for panel in figure.axes:
-        assert len(panel.patches) == len(panel.texts) == 4
-        frame = panel.get_window_extent()
-        for text in panel.texts:
-            plate = text.get_bbox_patch().get_window_extent()
-            assert frame.x0 - 1 <= plate.x0
-            assert frame.y1 + 1 >= plate.y1
-            if plate.width <= frame.width:
-                assert frame.x1 + 1 >= plate.x1
-
-
-def test_caption_says_what_the_boxes_hold(shown):
-    cats = [figures.Mark((0, 0, 1, 1), "cat", kind="hit")] * 2
-    others = [figures.Mark((0, 0, 1, 1), "dog", kind="missed"), figures.Mark((0, 0, 1, 1), "cow")]
-    figures.boxes([np.zeros((9, 9, 3))] * 2, [cats + others, []], "Pets.", private=True)
-    ((_, caption, options),) = shown
-    assert caption == "Pets. Picture 1: 2 cat, 1 dog (missed), 1 cow. Picture 2: nothing."
-    assert options["private"]
-
-
-def test_every_picture_needs_its_marks():
-    with pytest.raises(ValueError, match="2 pictures, but marks for 1"):
-        figures.boxes([np.zeros((9, 9, 3))] * 2, [[]], "Pets.")
-
-
-def test_kinds_of_marks_differ_in_dash_and_are_light():
-    colours, dashes = zip(*figures.MARKS.values(), strict=True)
-    assert len(set(dashes[1:])) == len(dashes) - 1
-    for colour in colours:  # dark text stands on it
-        assert np.mean(plt.matplotlib.colors.to_rgb(colour)) > 0.6

@@ -17,7 +17,7 @@ import pytest
 LABS = cells.labs()
 RUN = ["lab", "profile", "numerics", "device", "seed", "metrics", "seconds", "peak_memory_mb"]
 ORIGIN = ["machine", "versions", "data", "source_sha256", "date"]
-LIMITS_MB = {"04_cifar10": 2.0, "12_object_detection": 2.0}  # photos are their subject
+LIMITS_MB = {"04_cifar10": 2.0}  # photos are its subject
 
 
 @pytest.fixture(params=LABS)
