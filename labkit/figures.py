@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from labkit.layout import layered
-from labkit.results import published
 
 import keras
 import matplotlib.pyplot as plt
@@ -37,20 +36,13 @@ plt.rcParams.update(STYLE)
 plt.ioff()  # a figure appears where `show` is called, once
 
 
-def show(figure: Figure, caption: str, photo: bool = False, private: bool = False) -> None:
+def show(figure: Figure, caption: str, photo: bool = False) -> None:
     """Display a figure and its one-line caption, and close it; photos are kept as JPEG.
-
-    A `private` figure holds pictures that may be looked at but not passed on: it appears when
-    somebody runs the notebook, and in a page that others will read its caption stands alone.
 
     Raises `ValueError` for a caption that is empty or has more than one line.
     """
     if "\n" in caption or not caption.strip():
         raise ValueError("a caption is one line of text")
-    if private and published():
-        plt.close(figure)
-        display(Markdown(f"*(Pictures that appear only when you run this cell.) {caption}*"))
-        return
     stream = io.BytesIO()
     figure.savefig(stream, format="jpeg" if photo else "png", dpi=90)
     plt.close(figure)
@@ -97,12 +89,10 @@ def images(
     caption: str,
     columns: int = 8,
     size: float = 1.1,
-    private: bool = False,
 ) -> None:
     """Show pictures of one shape in a grid of `columns`, each `size` inches wide.
 
-    A picture is `(height, width, 3)`, uint8 or floats in [0, 1], or a map `(height, width)`. Those
-    that may not be passed on are `private`: see `show`.
+    A picture is `(height, width, 3)`, uint8 or floats in [0, 1], or a map `(height, width)`.
     """
     rows = -(-len(pictures) // columns)
     height, width = np.shape(pictures[0])[:2]
@@ -113,7 +103,7 @@ def images(
     for panel, picture, title in zip(panels, pictures, titles, strict=False):
         panel.imshow(np.asarray(picture), interpolation="nearest")
         panel.set_title(title, fontsize=8)
-    show(figure, caption, photo=np.ndim(pictures[0]) == 3, private=private)
+    show(figure, caption, photo=np.ndim(pictures[0]) == 3)
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], caption: str) -> None:

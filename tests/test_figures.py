@@ -10,7 +10,6 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from IPython.display import Image
 from keras import layers
 
 SKIP = ["in", "a", "b", "c", "end"], [
@@ -135,14 +134,3 @@ def test_shared_layers_and_bare_operations_are_drawn(drawn):
 def test_a_model_without_inputs_is_refused():
     with pytest.raises(ValueError, match=r"begin it with keras\.Input"):
         figures.diagram(keras.Sequential([layers.Dense(1)]), "caption")
-
-
-@pytest.mark.parametrize("page", [True, False])
-def test_private_pictures_do_not_reach_a_page(monkeypatch, page):
-    found = []
-    monkeypatch.setattr(figures, "display", found.append)
-    monkeypatch.setenv("LABS_SOURCE_SHA256", "abc" if page else "")
-    figures.images([np.zeros((4, 4, 3))] * 3, [""] * 3, "Three photos.", private=True)
-    pictures = [thing for thing in found if isinstance(thing, Image)]
-    assert len(pictures) == (0 if page else 1)
-    assert "Three photos." in found[-1].data
