@@ -501,9 +501,10 @@ def test_random_numbers_that_are_not_whole_agree_as_well():
 def test_only_the_best_hundred_of_a_class_count():
     random = np.random.default_rng(0)
     truths = [{"boxes": random_boxes(random, 60, 40, 3), "labels": np.arange(60) % 2}]
-    more = np.repeat(np.arange(60), 5)
+    more = np.concatenate([np.repeat(np.arange(24), 10), np.arange(24, 60)])  # 120 + 18 of a class
     detections = [{name: values[more] for name, values in truths[0].items()}]
-    detections[0]["scores"] = random.integers(0, 50, 300) / 50
+    often, once = random.integers(25, 50, 240) / 50, random.integers(0, 25, 36) / 50
+    detections[0]["scores"] = np.concatenate([often, once])
     table, *_ = judged_by_coco(truths, detections, 2)
     for most, equal in ((100, True), (300, False)):
         judged = judge_detections(truths, detections, max_detections=most)
