@@ -413,7 +413,10 @@ def _official(name: str) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """List, fetch or verify data sets; return 1 when a file is damaged or was not had, else 0."""
+    """List, fetch or verify data sets; return 1 when a file is damaged or was not had, else 0.
+
+    Who asks for all sets is told of those that only a mirror can have, but that is no failure.
+    """
     parser = argparse.ArgumentParser(prog="data", description="The course's data sets.")
     parser.add_argument("command", choices=["list", "fetch", "verify"])
     parser.add_argument("names", nargs="*", metavar="NAME", help="data sets (default: all)")
@@ -423,7 +426,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for name in options.names or manifest(DATASETS / "manifest.toml"):
             if options.command == "fetch":
-                failed |= not _fetched(name)
+                failed |= not (_fetched(name) or (not options.names and _only_mirrors(name)))
             rows += [_row(name, file, options.command != "list") for file in dataset(name)["files"]]
     except DataError as error:
         parser.error(str(error))
@@ -443,6 +446,11 @@ def _fetched(name: str) -> bool:
         print(error, file=sys.stderr)
         return False
     return True
+
+
+def _only_mirrors(name: str) -> bool:
+    """Return whether neither the repository nor a public source has a data set."""
+    return not dataset(name)["sources"] and not (DATASETS / "bundled" / name).exists()
 
 
 def _row(name: str, file: str, verify: bool) -> tuple[str, ...]:

@@ -156,7 +156,7 @@ def test_every_number_lands_where_darknet_has_it(lab, tmp_path, version):
     width = first.filters
     for i, values in enumerate((norm.beta, norm.gamma, norm.moving_mean, norm.moving_variance)):
         np.testing.assert_array_equal(values, width * i + np.arange(width))
-    for h, w, c, o in np.ndindex(first.kernel.shape):  # the file runs over out, in, height, width
+    for h, w, c, o in np.ndindex(*first.kernel.shape):  # the file runs over out, in, height, width
         assert first.kernel[h, w, c, o] == 4 * width + ((o * 3 + c) * 3 + h) * 3 + w
     assert none is None
     begin = n - last.count_params()
