@@ -1,7 +1,7 @@
 """Measure how fast the course is on this machine and write it down: `python -m benchmarks`.
 
-Takes about a quarter of an hour, in which nothing else may run. Results:
-`benchmarks/results.json` and the table in README.md. PyTorch is compared when this Python has it (`pip install -r
+Takes about ten minutes, in which nothing else may run. Results: `benchmarks/results.json` and
+the table in README.md. PyTorch is compared when this Python has it (`pip install -r
 requirements-benchmarks.txt`) or the one given by `--torch`; without it, its row says so.
 """
 
@@ -30,7 +30,7 @@ ISA = "ONEDNN_MAX_CPU_ISA"
 SHAPES = ((64, 32, 64), (128, 16, 128), (128, 16, 256), (256, 8, 256), (128, 8, 512))
 # How much each measurement takes; `share` is that of the networks' widths.
 SIZES = {
-    "step": {"steps": 15, "repeats": 15, "share": 1.0, "batch_size": 64},
+    "step": {"steps": 15, "repeats": 5, "share": 1.0, "batch_size": 64},
     "ceiling": {"steps": 3, "repeats": 3, "share": 1.0, "shapes": SHAPES},
     "augment": {"images": 12_800, "repeats": 5},
     "wait": {"steps": 30, "repeats": 3, "share": 1.0, "copies": 20},
