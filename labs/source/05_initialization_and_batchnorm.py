@@ -1054,8 +1054,8 @@ with run.exercise(fold) as check:
     check(answer[1], [0.0, -0.5], "the mean is taken from the old bias; β is added at the end")
 
 # %% [markdown]
-# **Try this, too:** train the network of Experiment 1 with σ = 0.01 *and* batch normalisation (lab 7 has
-# the answer), or with inputs moved to [−1, 1].
+# **Try this, too:** train the network of Experiment 1 with σ = 0.01 *and* batch normalisation, as in the
+# book. Which channels are alive after 200 steps? (Lab 7 shows how well it learns.)
 #
 # ## 10. What to remember
 #
