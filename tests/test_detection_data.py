@@ -502,12 +502,12 @@ def test_digit_scenes_are_made_without_network(offline):
     names = set()
     for split, n in (("train", 800), ("validation", 100), ("test", 200)):
         examples, classes = load("digit_scenes", split)
-        assert classes == [str(digit) for digit in range(10)]
+        assert classes == ["0", "1", "2"]
         assert len(examples) == n
         objects = [example["objects"] for example in examples]
-        assert {len(one["label"]) for one in objects} == {1, 2, 3, 4}
+        assert {len(one["label"]) for one in objects} == {1, 2, 3}
         labels = np.concatenate([one["label"] for one in objects])
-        assert (np.bincount(labels, minlength=10) > 0.05 * len(labels)).all()
+        assert (np.bincount(labels, minlength=3) > 0.25 * len(labels)).all()
         names |= {example["image/filename"] for example in examples}
     assert len(names) == 1100
     image = tf.io.decode_jpeg(examples[0]["image"])
@@ -531,7 +531,7 @@ def test_boxes_of_a_scene_are_tight_and_apart():
         same, *_ = make(digits, np.random.default_rng(seed))
         np.testing.assert_array_equal(picture, same)
         assert picture.shape == (side, side, 3)
-        assert 1 <= len(boxes) == len(set(chosen.tolist())) <= 4
+        assert 1 <= len(boxes) == len(set(chosen.tolist())) <= scene("MOST")
         assert ((boxes >= 0) & (boxes <= 1)).all()
         pixels = np.round(boxes * side).astype(int)
         covered = np.zeros((side, side), int)
