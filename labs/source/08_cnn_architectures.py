@@ -22,7 +22,7 @@
 # - show by experiment that a deeper plain network can be harder to train, and that shortcuts help;
 # - classify photos with a network trained on ImageNet, and see where in the photo it found its answer.
 #
-# **Chapter 8** of the book. **Needs** lab 4 and the set-up of the README, no GPU, and no internet
+# **Chapter 8** of the book. **Needs** labs 4 and 5 and the set-up of the README, no GPU, and no internet
 # connection for `quick`. {{cost}}
 
 # %% tags=["setup"]
@@ -338,7 +338,8 @@ run.record(million_parameters_vgg_16=sizes["VGG-16"]["parameters"].sum() / 1e6)
 #
 # How large should a kernel be? The *Inception* block does not choose: 1 × 1, 3 × 3, 5 × 5 and a pooling work
 # on the same maps side by side, and their outputs are put together as channels. Made like this it would
-# be expensive, and each block would have more channels than the one before. So a 1 × 1 convolution first
+# be expensive, and each block would have more channels than the one before (the pooling alone keeps all of
+# its input's). So a 1 × 1 convolution first
 # makes fewer channels: a *bottleneck*. **Predict first:** from 36 × 36 × 128 to 36 × 36 × 64 without bias,
 # directly with 3 × 3, or through 16 channels. How many parameters?
 
@@ -418,11 +419,12 @@ print(f"{table['parameters'].sum():,} parameters; AlexNet has",
 # Most of AlexNet's parameters were in the dense layers. GoogLeNet has none of those: *global average
 # pooling* takes the mean of each map of the last block, and a single dense layer with softmax follows. The two
 # *auxiliary classifiers*, which helped the gradient to reach the early layers, are dropped after training; we
-# leave them out. Later Inceptions brought batch normalisation (v2, 2015), kernels of 1 × n and n × 1 (v3), and
-# shortcuts (v4).
+# leave them out, and the two local response normalisations with them. Later Inceptions brought batch normalisation
+# (v2, 2015), kernels of 1 × n and n × 1 (v3), and in *Inception-ResNet* the shortcuts of the next section.
 #
-# > **Note on the book.** It says twelve times fewer parameters than AlexNet, as the paper does. The tables of
-# > both papers do not give that: see the number above.
+# > **Note on the book.** It says twelve times fewer parameters than AlexNet, as the paper does. Counting gives the
+# > number above. And it gives the shortcuts to Inception-v4; in the paper of 2016 that is the network *without*
+# > them, beside Inception-ResNet.
 #
 # ## 6. ResNet (2015): shortcuts
 #
@@ -439,9 +441,9 @@ print(f"{table['parameters'].sum():,} parameters; AlexNet has",
 # a block halves the map and doubles the channels, $x$ needs another shape as well: a 1 × 1 convolution with
 # stride 2, or every second pixel and zeros in the new channels.
 #
-# Every convolution is followed by batch normalisation (lab 5). Keras computes that in many small operations;
-# TensorFlow also has it as a single one, which passes over the data fewer times. This layer has the weights and
-# settings of Keras's own, and computes it in this way:
+# Every convolution is followed by batch normalisation, by the fused operation of lab 5, but here with all weights
+# of Keras's layer (lab 5 left out γ), and with the settings that are usual for ResNets: momentum 0.9, and an ε of
+# $10^{-5}$. (The operation stores the variance divided by $n - 1$ instead of $n$; hence the tolerance in the check.)
 
 
 # %% tags=["definition"]
@@ -544,14 +546,15 @@ def resnet34(classes=1000):
 sizes["ResNet-34"] = table = cost(resnet34())
 whole = table["parameters"].sum()
 print(f"{whole:,} parameters for 1,000 classes, {whole - 513 * 990:,} for 10")
-shortcuts = table["multiply-adds"] == 28 * 28 * 64 * 128  # as 14 * 14 * 128 * 256, and the third
+shortcuts = table["multiply-adds"] == 28 * 28 * 64 * 128  # 1 × 1; the other two cost the same
 print((table["multiply-adds"] > 0).sum() - shortcuts.sum(), "layers with kernels,",
       shortcuts.sum(), "more on shortcuts")  # fmt: skip
 print(f"{table['multiply-adds'].sum() / 1e9:.2f} billion multiply-adds")
 
 # %% [markdown]
 # ResNets with 50 layers and more use blocks of *three* convolutions, 1 × 1, 3 × 3, 1 × 1, another
-# bottleneck: exercise 3.
+# bottleneck: exercise 3. *ResNeXt* (2017) makes the 3 × 3 a convolution in 32 groups, its *cardinality*
+# (exercise 1 counts such); *SKNet* (2019) lets each image weigh kernels of two sizes.
 #
 # ## 7. Cheaper convolutions, and channels that are weighed
 #
@@ -573,7 +576,7 @@ def squeeze_excite(x, ratio=16):
     """Weigh each channel by a number in (0, 1) that is computed from the means of all channels."""
     channels = x.shape[-1]
     weights = layers.GlobalAveragePooling2D(keepdims=True)(x)
-    weights = layers.Dense(channels // ratio, activation="relu")(weights)
+    weights = layers.Dense(max(1, channels // ratio), activation="relu")(weights)
     weights = layers.Dense(channels, activation="sigmoid")(weights)
     return layers.Multiply()([x, weights])
 
@@ -613,11 +616,18 @@ print(f"squeeze and excitation, 256 → 16 → 256: {weighing.count_params():,} 
 
 # %% tags=["nbval-check-output"]
 totals = pd.DataFrame({name: table[COSTS].sum() for name, table in sizes.items()}).T
-print((totals / 1e6).rename(columns={"bytes": "MB of outputs"}).round(2).to_string())
+paper = {"LeNet-5": "0.06 parameters", "AlexNet": "60 parameters", "VGG-16": "138 parameters",
+         "GoogLeNet": "6.8 parameters, 1,502 multiply-adds", "ResNet-34": "3,600 multiply-adds",
+         "MobileNet": "569 multiply-adds"}  # fmt: skip
+table = (totals / 1e6).rename(columns={"bytes": "MB of outputs"}).round(2)
+print(table.assign(**{"in the paper": pd.Series(paper)}).to_string())
 
 # %% [markdown]
 # (In millions, for one image; `MB of outputs` is what training keeps, each operation counted as a layer of its
-# own.) Look at two pairs. VGG-16 against ResNet-34: more than twice as deep, but with a sixth of the parameters
+# own. The papers leave out: of LeNet-5 the output layer, of AlexNet what two groups save, of ResNet-34 the 1 × 1
+# convolutions on shortcuts. GoogLeNet's numbers are the sums of its table, rounded row by row.)
+#
+# Look at two pairs. VGG-16 against ResNet-34: more than twice as deep, but with a sixth of the parameters
 # and a quarter of the multiply-adds. And AlexNet against GoogLeNet: *fewer* parameters with *more* multiply-adds.
 # Which of the two numbers tells how long a network takes?
 #
@@ -637,7 +647,8 @@ def seconds_of(model, batch_size=16, repeats=7):
     times = []
     for _ in range(repeats):
         begin = time.perf_counter()
-        forward(images).numpy()
+        forward(images)
+        tf.test.experimental.sync_devices()  # a GPU answers before it has finished
         times.append(time.perf_counter() - begin)
     return min(times)
 
@@ -667,8 +678,8 @@ panels[0].legend(fontsize=7)
 figures.show(figure, "Time of a forward pass against parameters (left) and multiply-adds (right).")
 
 # %% [markdown]
-# **What happened, and why.** Parameters are not time: the dense layer has the most of them and is the fastest,
-# because each is used once for an image, and those of a convolution at every place. The three convolutions, with
+# **What happened, and why** (on the machine of these outputs). Parameters are not time: the dense layer has the most
+# of them and is the fastest, because each is used once for an image, and those of a convolution at every place. The three convolutions, with
 # sixteen times more parameters from the first to the third, take about the same time: here the multiply-adds
 # decide. But they do not decide alone. The depthwise layer has a sixty-fourth of the multiply-adds of the
 # convolution on the same maps, and takes far more than a sixty-fourth of its time: it does little with each number
@@ -678,7 +689,8 @@ figures.show(figure, "Time of a forward pass against parameters (left) and multi
 #
 # The contest on ImageNet counted a photo as wrong if the true class was not among the five likeliest (*top-5
 # error*). Keras offers many networks with trained weights, and so we can put their accuracy beside their size.
-# `quick` builds one of them to check the count, the other profiles all thirteen.
+# (*top-1* is the share of photos whose likeliest class is right; *depth* is the book's count of layers, which takes
+# in those without weights.) `quick` builds one of them to check the count, the other profiles all thirteen.
 
 # %%
 CONTEST = {  # year, network, layers -> top-5 error in percent: figure 8.14 of the book
@@ -689,15 +701,15 @@ CONTEST = {  # year, network, layers -> top-5 error in percent: figure 8.14 of t
     "2015 ResNet\n152 layers": 3.57,
 }
 KERAS = pd.DataFrame(
-    [("Xception", 0.790, 0.945, 22_910_480), ("VGG16", 0.713, 0.901, 138_357_544),
-     ("VGG19", 0.713, 0.900, 143_667_240), ("ResNet50", 0.749, 0.921, 25_636_712),
-     ("InceptionV3", 0.779, 0.937, 23_851_784), ("InceptionResNetV2", 0.803, 0.953, 55_873_736),
-     ("MobileNet", 0.704, 0.895, 4_253_864), ("MobileNetV2", 0.713, 0.901, 3_538_984),
-     ("DenseNet121", 0.750, 0.923, 8_062_504), ("DenseNet169", 0.762, 0.932, 14_307_880),
-     ("DenseNet201", 0.773, 0.936, 20_242_984), ("NASNetMobile", 0.744, 0.919, 5_326_716),
-     ("NASNetLarge", 0.825, 0.960, 88_949_818)],
-    columns=["network", "top-1", "top-5", "parameters"],
-).set_index("network")  # fmt: skip
+    [("Xception", 0.790, 0.945, 22_910_480, 126), ("VGG16", 0.713, 0.901, 138_357_544, 23),
+     ("VGG19", 0.713, 0.900, 143_667_240, 26), ("ResNet50", 0.749, 0.921, 25_636_712, 168),
+     ("InceptionV3", 0.779, 0.937, 23_851_784, 159), ("InceptionResNetV2", 0.803, 0.953, 55_873_736, 572),
+     ("MobileNet", 0.704, 0.895, 4_253_864, 88), ("MobileNetV2", 0.713, 0.901, 3_538_984, 88),
+     ("DenseNet121", 0.750, 0.923, 8_062_504, 121), ("DenseNet169", 0.762, 0.932, 14_307_880, 169),
+     ("DenseNet201", 0.773, 0.936, 20_242_984, 201), ("NASNetMobile", 0.744, 0.919, 5_326_716, None),
+     ("NASNetLarge", 0.825, 0.960, 88_949_818, None)],
+    columns=["network", "top-1", "top-5", "parameters", "depth"],
+).set_index("network").astype({"depth": "Int64"})  # fmt: skip
 counted = {}
 for name in run.scale(quick=["MobileNetV2"], standard=KERAS.index, full=KERAS.index):
     counted[name] = getattr(keras.applications, name)(weights=None).count_params()
@@ -727,8 +739,8 @@ figures.show(
 # 7.3 % on the left and at 10 % on the right.
 #
 # > **Note on the book.** From its figure it concludes that the deepest network wins. Within its five entries it
-# > does. In its own table MobileNetV2 has the accuracy of VGG-16 with a fortieth of the parameters: not only
-# > depth, also the *kind* of block changed.
+# > does. In its own table Xception, 126 layers deep, beats ResNet50 (168), InceptionV3 (159) and DenseNet201 (201),
+# > and MobileNetV2 has the accuracy of VGG-16 with a fortieth of the parameters. The *kind* of block changed, too.
 #
 # ## 10. Experiment 1 · Degradation
 #
@@ -830,13 +842,14 @@ for kind in SHORTCUTS:
 # **What happened, and why.** The gradient does not vanish on its way back. In the plain network it *grows*, by
 # about the same factor in each layer: normalisation takes away the mean that ReLU left, and stretches what remains;
 # on the way back it stretches the gradient as much (in wide layers by $\sqrt{\pi / (\pi - 1)} \approx 1.2$: Yang et al.,
-# 2019). Over 54 layers the factors multiply, and no learning rate suits the first layers and the last. A
-# shortcut passes the gradient on as it is, and its block only adds a part.
+# 2019). Over 54 layers the factors multiply, and at the start no single rate suits the first layers and the last.
+# A shortcut passes the gradient on, but for what the ReLU after the sum cuts off, and its block only adds a part.
+# This is the state *before* training, and the steps change it; the study shows what is left of the difference.
 #
 # Now training. `RECIPE` has what the paper used (stochastic gradient descent with momentum, batches of 128, a rate
-# of 0.1), with one cycle (lab 4) in place of steps, and eight epochs in place of 164. (Keras takes the decay of the
-# weights apart from the momentum; the paper's 0.0001 becomes 0.001.) What follows is about
-# *eight epochs*.
+# of 0.1), with one cycle (lab 4) in place of steps, and eight epochs in place of 164. (In the paper the decay of the
+# weights, 0.0001, is part of the gradient, so momentum repeats it about $1 / (1 - 0.9) = 10$ times. Keras applies it
+# apart, and 0.001 is as strong.) What follows is about *eight epochs*.
 
 
 # %% tags=["definition"]
@@ -937,6 +950,10 @@ figures.show(
 # %%
 from labkit.compare import paired
 
+figures.source(paired)
+
+# %%
+
 accuracies = {name: part.sort_values("seed")["accuracy"].tolist() for name, part in groups.items()}
 differences = {
     "plain-56 minus plain-20": ("plain_20", "plain_56"),
@@ -973,6 +990,7 @@ run.record(
 # two of scikit-learn. To ask about a photo of your own, put its path into the variable.
 
 # %%
+import PIL.Image, PIL.ImageOps
 from IPython.display import display
 from labkit.paths import home
 from sklearn.datasets import load_sample_images
@@ -980,7 +998,8 @@ from sklearn.datasets import load_sample_images
 own_photo = None  # such as "elephant.jpg", in the folder of this notebook
 photos = dict(zip(["china", "flower"], load_sample_images().images))
 if own_photo:
-    photos[Path(own_photo).stem] = np.asarray(keras.utils.load_img(own_photo))
+    upright = PIL.ImageOps.exif_transpose(PIL.Image.open(own_photo))
+    photos[Path(own_photo).stem] = np.asarray(upright.convert("RGB"))
 figures.images(
     [centre_square(photo, 224) for photo in photos.values()], list(photos),
     "The photos as the network sees them: the middle square, 224 × 224 pixels.", columns=len(photos), size=2.6,
@@ -989,30 +1008,70 @@ figures.images(
 # %% [markdown]
 # ### 11.2 Predict
 #
-# The networks of ImageNet want their inputs scaled in different ways: 0 to 1, −1 to 1, or minus the mean colour. A
-# wrong range raises no error, only wrong answers. `backbone` puts the right scaling in front of each network and
-# refuses photos outside [0, 1]. **Predict first:** what will the network, which knows 1,000 classes, call the two photos?
+# Keras has the networks of the table above as functions, such as `keras.applications.InceptionV3`, and all of them
+# take the same arguments:
+#
+# | argument | what it says |
+# |---|---|
+# | `include_top` | with the classifier (as it is), or only up to the last maps |
+# | `weights` | `"imagenet"` (as it is), `None` for random numbers, or a file |
+# | `input_shape`, `input_tensor` | size of the photos, or a tensor to build on |
+# | `pooling` | without classifier: `"avg"` or `"max"` makes one number of each map |
+# | `classes` | of the classifier; other than 1,000 only without ImageNet's weights |
+#
+# With each come `preprocess_input`, which scales photos as the network wants them, and `decode_predictions`, which
+# names the classes. **Predict first:** how many numbers does Inception-v3 say about a photo without its classifier,
+# with `pooling="avg"`?
+
+# %% tags=["nbval-check-output"]
+body = keras.applications.InceptionV3(
+    include_top=False, weights=None, input_shape=(299, 299, 3), pooling="avg"
+)
+print(f"{body.count_params():,} parameters, output {body.output.shape}")
+
+# %% [markdown]
+# The networks want their inputs scaled in different ways: 0 to 1, −1 to 1, or minus the mean colour.
+# `backbone`, which the labs use, puts the right scaling in front of each, so that all of them take photos in [0, 1],
+# and refuses photos outside:
+
+# %%
+figures.source(backbones.backbone)
+
+# %% [markdown]
+# **Predict first:** what will the network, which knows 1,000 classes, call the two photos?
 
 
 # %% tags=["definition"]
-SIDES = {"inception_v3": 299, "xception": 299, "inception_resnet_v2": 299, "nasnet_large": 331}
-
-
-def answers(name, photos):
+def answers(name, side, photos):
     """Return a network by name, the photos (n, side, side, 3), and its probabilities (n, 1000)."""
-    side = SIDES.get(name, 224)
     network = backbones.backbone(name, (side, side, 3), top=True)
     batch = np.stack([centre_square(photo, side) for photo in photos])
     return network, batch, network.predict(batch, verbose=0)
 
 
+def top_5(probabilities):
+    """Return a table of the five likeliest classes of each of `photos`."""
+    tables = {name: backbones.best_classes(row) for name, row in zip(photos, probabilities)}
+    return pd.concat(tables, axis=1).round(3)
+
+
 # %%
-network, batch, probabilities = answers("efficientnet_lite0", photos.values())
-top_5 = {name: backbones.best_classes(row) for name, row in zip(photos, probabilities)}
+network, batch, probabilities = answers("efficientnet_lite0", 224, photos.values())
 run.record(
     **{f"top_probability_{name}": float(row.max()) for name, row in zip(photos, probabilities)}
 )
-pd.concat(top_5, axis=1).round(3)
+top_5(probabilities)
+
+# %% [markdown]
+# And with a wrong range? The commonest mistake is to divide by 255 twice. The values are still between 0 and 1, so
+# nothing complains:
+
+# %%
+top_5(network.predict(batch / 255, verbose=0))
+
+# %% [markdown]
+# For the network these are two photos of the night. A wrong range raises no error; you only find it by looking at
+# the answers to a photo that you know.
 
 # %% [markdown]
 # The same for Inception-v3, the network of the book, wherever its weights can be had: in the mirror of a class
@@ -1022,11 +1081,9 @@ pd.concat(top_5, axis=1).round(3)
 # %%
 for name in run.scale(quick=[], standard=["inception_v3"], full=["inception_v3"]):
     try:
-        _, _, p = answers(name, photos.values())
-        top_5 = {title: backbones.best_classes(row) for title, row in zip(photos, p)}
-        display(pd.concat(top_5, axis=1).round(3))
+        display(top_5(answers(name, 299, photos.values())[-1]))
     except data.DataError as error:
-        print(str(error).replace(str(home()), "work"))
+        print(str(error).replace(str(home()), "work") if results.rendering() else error)
 
 # %% [markdown]
 # The book asks Inception-v3 about a photo of an elephant and prints: African elephant 0.804, tusker 0.122, Indian
@@ -1034,7 +1091,8 @@ for name in run.scale(quick=[], standard=["inception_v3"], full=["inception_v3"]
 # same classes, not the same digits: they change with the photo and with how it is cut out.
 #
 # > **Note on the book.** Its program lacks the import of matplotlib. It stretches photos to a square; we cut the square
-# > out. Its second program takes the network from TensorFlow Hub, whose site has moved to Kaggle Models.
+# > out. Its second program takes the network from TensorFlow Hub, whose site has moved to Kaggle Models, by an address
+# > with a space too many (and chapter 9 calls the version used here `/4`; it is `/2`).
 # > `hub.KerasLayer` belongs to Keras 2, and Keras 3 refuses it; what was there comes today from Keras Applications or
 # > Keras Hub, or as a `keras.layers.TFSMLayer` from a downloaded SavedModel. The model of the Hub has 1,001 outputs:
 # > class 0 is "background".
@@ -1054,9 +1112,11 @@ def grad_cam(network, photo, class_index):
     """Return where a class is found in a photo, (height, width) with values in [0, 1].
 
     `network` takes photos like this one, (height, width, 3), and ends in logits or in a layer
-    `Softmax` behind them.
+    `Softmax` behind them; `ValueError` if its last layer has an activation of its own.
     """
     last = network.layers[-1]
+    if getattr(last, "activation", keras.activations.linear) != keras.activations.linear:
+        raise ValueError(f"{last.name} gives no logits: build it with `classifier_activation=None`")
     logits = last.input if isinstance(last, layers.Softmax) else network.output
     maps = [layer.output for layer in network.layers if len(layer.output.shape) == 4][-1]
     inside = keras.Model(network.inputs, [maps, logits])
@@ -1209,10 +1269,20 @@ with run.exercise(bottleneck) as check:
     inputs = np.linspace(-1, 1, 8 * 8 * 256, dtype="float32").reshape(1, 8, 8, 256)
     hint = "with kernels of 0 the block must return ReLU(input): add the input, then ReLU"
     check(block(inputs), np.maximum(inputs, 0), hint)
+    for first in (-1.0, 1.0):  # the sign of the first kernel; the second is negative
+        signs = iter([first, -1.0, 1.0])
+        weights = [w if w.ndim < 2 else next(signs) + 0 * w for w in block.get_weights()]
+        block.set_weights(weights)
+        hint = "ReLU follows the first and the second normalisation: nothing negative gets through"
+        check(block(np.abs(inputs)), np.abs(inputs), hint)
+    kernels = {layer.kernel_size: layer for layer in keras.Model(narrow, halved).layers
+               if isinstance(layer, layers.Conv2D)}  # fmt: skip
+    hint = "the 3 × 3 has the stride; a 1 × 1 with a stride skips pixels"
+    check(kernels[3, 3].strides[0], 2, hint)
 
 # %% [markdown]
-# **Try this, too:** put `squeeze_excite` behind the second convolution of `residual_block`, and train the pair of
-# section 10.2 again. What does it cost, and what does it bring?
+# **Try this, too:** put `squeeze_excite`, with `ratio=4`, behind the second convolution of `residual_block`, and train
+# the pair of section 10.2 again. What does it cost, and what does it bring?
 #
 # ## 14. What to remember
 #

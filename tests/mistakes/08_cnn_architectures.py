@@ -104,3 +104,45 @@ def bottleneck(x, filters, stride=1):
     if x.shape != change.shape:
         x = convolved(x, 4 * filters, 1, stride)
     return layers.Add()([x, change])
+
+
+# %% bottleneck: ReLU follows the first and the second normalisation
+def bottleneck(x, filters, stride=1):
+    def convolved(x, filters, size, stride=1):
+        x = layers.Conv2D(filters, size, stride, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization()(x)
+
+    change = convolved(x, filters, 1)
+    change = layers.ReLU()(convolved(change, filters, 3, stride))
+    change = convolved(change, 4 * filters, 1)
+    if x.shape != change.shape:
+        x = convolved(x, 4 * filters, 1, stride)
+    return layers.ReLU()(layers.Add()([x, change]))
+
+
+# %% bottleneck: ReLU follows the first and the second normalisation
+def bottleneck(x, filters, stride=1):
+    def convolved(x, filters, size, stride=1):
+        x = layers.Conv2D(filters, size, stride, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization()(x)
+
+    change = layers.ReLU()(convolved(x, filters, 1))
+    change = convolved(change, filters, 3, stride)
+    change = convolved(change, 4 * filters, 1)
+    if x.shape != change.shape:
+        x = convolved(x, 4 * filters, 1, stride)
+    return layers.ReLU()(layers.Add()([x, change]))
+
+
+# %% bottleneck: the 3 × 3 has the stride
+def bottleneck(x, filters, stride=1):
+    def convolved(x, filters, size, stride=1):
+        x = layers.Conv2D(filters, size, stride, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization()(x)
+
+    change = layers.ReLU()(convolved(x, filters, 1, stride))
+    change = layers.ReLU()(convolved(change, filters, 3))
+    change = convolved(change, 4 * filters, 1)
+    if x.shape != change.shape:
+        x = convolved(x, 4 * filters, 1, stride)
+    return layers.ReLU()(layers.Add()([x, change]))
