@@ -307,9 +307,17 @@ def test_grad_cam_of_pooling_and_a_dense_layer_is_its_column(lab, spotter):
     assert_allclose(found, resized, atol=1e-5)
 
 
+def test_grad_cam_refuses_probabilities(lab):
+    photo = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(photo))
+    network = keras.Model(photo, layers.Dense(2, activation="softmax")(x))
+    with pytest.raises(ValueError, match="classifier_activation=None"):
+        lab.grad_cam(network, np.zeros((8, 8, 3), "float32"), 0)
+
+
 def test_probabilities_add_up(lab):
     photo = RNG.integers(0, 256, (40, 60, 3)).astype("uint8")
-    network, batch, probabilities = lab.answers("efficientnet_lite0", [photo, photo])
+    network, batch, probabilities = lab.answers("efficientnet_lite0", 224, [photo, photo])
     assert batch.shape == (2, 224, 224, 3)
     assert_allclose(probabilities.sum(axis=1), [1, 1], atol=1e-4)
     assert math.prod(network.output.shape[1:]) == 1000

@@ -103,8 +103,8 @@ def test_own_photos_are_dealt_and_bad_files_named(lab, tmp_path, capsys):
     assert said.startswith("left out: ")
     assert "broken.jpg" in said
     assert task.classes == ["apples", "pears"]
-    assert {part: len(labels) for part, labels in task.labels.items()} == {
-        "training": 14, "validation": 2, "test": 4}  # fmt: skip
+    assert {part: np.bincount(labels).tolist() for part, labels in task.labels.items()} == {
+        "training": [7, 7], "validation": [1, 1], "test": [2, 2]}  # fmt: skip
     for part, examples in task.photos.items():
         for example, label in zip(examples.as_numpy_iterator(), task.labels[part], strict=True):
             assert example["label"] == label
@@ -251,6 +251,11 @@ def test_rows_are_as_many_of_each_class(lab):
     assert not np.array_equal(rows, lab.choose_rows(labels, 3, seed=2))
 
 
+def test_too_few_examples_are_refused(lab):
+    with pytest.raises(ValueError, match="only 2 examples, 3 are wanted"):
+        lab.choose_rows(np.array([0, 0, 0, 1, 1]), 3, seed=0)
+
+
 def test_every_strategy_is_measured(lab, monkeypatch):
     monkeypatch.setattr(backbones, "backbone", tiny_body)
     cached = (lab.frozen_body, lab.extractor_for, lab.frozen_parts, lab.tunable, lab.networks)
@@ -262,14 +267,14 @@ def test_every_strategy_is_measured(lab, monkeypatch):
         task = task_of(lab, n=12, size=64)
         kinds = lab.learn_from(task)
         assert {kind: parts["test"].shape[1:] for kind, parts in kinds.items()} == {
-            "photos": (64, 64, 3), "maps": (4, 4, 6), "middle": (8,), "last": (10,)
+            "photos": (64, 64, 3), "maps": (4, 4, 6), "early": (4,), "middle": (8,), "last": (10,)
         }  # fmt: skip
         found = lab.compare_strategies(kinds, task.labels, n=4, seed=0)
     finally:
         for function in cached:
             function.cache_clear()
-    names = ["from scratch", "frozen, middle", "frozen, last", "partly unfrozen", "fine-tuned"]
-    assert list(found) == names
+    heads = [f"frozen, {depth}" for depth in lab.HEADS]
+    assert list(found) == ["from scratch", *heads, "partly unfrozen", "fine-tuned"]
     assert all(0 <= accuracy <= 1 for accuracy in found.values())
 
 

@@ -54,9 +54,11 @@ def from_random_numbers(definitions, photos):
     keras.utils.set_random_seed(run.seed)
     body = backbones.backbone(definitions["NETWORK"], (size, size, 3), weights=None)
     network = definitions["compiled"](definitions["make_network"](body, len(task.classes)))
-    batches = definitions["training_batches"](task)
+    batches = definitions["training_batches"](task, size)
     rate = schedules.one_cycle(FROM_NOTHING["peak"], epochs * len(batches))
-    keep_best = keras.callbacks.EarlyStopping("val_loss", patience=1000, restore_best_weights=True)
+    keep_best = keras.callbacks.EarlyStopping(
+        "val_accuracy", mode="max", patience=1000, restore_best_weights=True
+    )
     follow = definitions["FollowRate"](rate)
     history = network.fit(
         batches, validation_data=definitions["still_batches"](task, "validation"),
