@@ -134,7 +134,9 @@ def data_sha256(data: object) -> str:
     if values.dtype.hasobject:
         kind = type(data).__name__
         raise TypeError(f"data for run.callbacks must be arrays, texts or data sets, not {kind}")
-    return hashlib.sha256(f"{values.shape} {values.dtype}".encode() + values.tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{values.shape} {values.dtype}".encode())
+    digest.update(values)  # as they lie in memory: no copy of gigabytes
+    return digest.hexdigest()
 
 
 def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:

@@ -112,7 +112,14 @@ def test_a_game_goes_on_where_it_stopped(lab):
         players = lab.with_adam(lab.make_mlp(8, 2), 1e-3), lab.with_adam(lab.make_mlp(2, 1), 1e-3)
         losses = (lab.penalised_loss, tf.negative)
         for first, rounds in parts:
-            lab.play(*players, losses, (2, 1), lab.ring(), tf.constant(first), tf.constant(rounds))
+            lab.play(
+                *players,
+                losses,
+                tf.constant((2, 1)),
+                lab.ring(),
+                tf.constant(first),
+                tf.constant(rounds),
+            )
         assert [int(optimizer.iterations) for _, optimizer in players] == [6, 12]
         ends.append(players[0][0].get_weights())
     for one, two in zip(*ends, strict=True):

@@ -7,6 +7,7 @@ from pathlib import Path
 from labkit import data
 from labkit.boxes import ANCHORS, STRIDES, average_precisions, encode_boxes, judge_detections
 from labkit.paths import ROOT
+from labkit.results import committed, number
 from preprocessing import letterbox, object_batches
 from tools import cells
 
@@ -353,6 +354,14 @@ def test_hits_misses_and_false_alarms_are_told_apart(lab):
     ]  # fmt: skip
 
 
+def test_difficult_objects_are_neither_hit_nor_missed(lab):
+    objects = some(OBJECTS, 0) | {"difficult": np.array([True, True])}
+    detections = {
+        "boxes": OBJECTS["boxes"][0, :1], "scores": np.array([0.9]), "labels": np.array([0])
+    }  # fmt: skip
+    assert lab.judged_marks(objects, detections, ["a", "b", "c"]) == []
+
+
 @pytest.mark.parametrize("shape", [(40, 120), (120, 40)])
 def test_boxes_come_back_to_a_picture_of_any_shape(lab, shape):
     truth = np.array([[0.25, 0.3, 0.6, 0.8]], "float32")
@@ -448,6 +457,21 @@ def test_what_has_learned_is_frozen_first_and_keeps_its_normalisation(training, 
     assert len(history["loss"]) == 2
     for a, values in zip(before, body.weights, strict=True):
         assert np.array_equal(a, values.numpy()) == ("norm" in values.path), values.path
+
+
+# --- what was found -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("profile", "bars"),
+    [("quick", {"map_50": 0.5}), ("standard", {"map_50": 0.8, "map_50_95": 0.45})],
+)
+def test_bars(profile, bars):
+    metrics = committed(LAB, profile).get("metrics")
+    if not metrics:
+        pytest.skip(f"not measured yet in {profile}")
+    for name, least in bars.items():
+        assert number(metrics[name]) >= least
 
 
 # --- the VOC path ---------------------------------------------------------------------------------
