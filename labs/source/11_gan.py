@@ -313,7 +313,7 @@ panels[0].plot(distances, [jensen_shannon(density(0), density(d)) for d in dista
 panels[0].axhline(np.log(2), color="0.4", linestyle=":")
 panels[0].set(xlabel="distance d of the means", ylabel="Jensen–Shannon", ylim=(0, 0.8))
 x, y = (cloud((0, 0), 0.3, 300, seed) for seed in (1, 2))
-panels[1].plot(distances, [wasserstein(x, y + [d, 0]) for d in distances])
+panels[1].plot(distances, [wasserstein(x, y + np.array([d, 0])) for d in distances])
 panels[1].set(xlabel="distance d of the means", ylabel="Wasserstein")
 figures.show(figure, "The divergence ends at ln 2 and becomes flat; the Wasserstein distance does not.")  # fmt: skip
 
