@@ -1,4 +1,4 @@
-"""Lab 9: the fine-tuned networks with three seeds, and the same network from random numbers."""
+"""Lab 9: the fine-tuned networks with three seeds, and once the same network from random numbers."""
 
 from labkit import backbones, schedules
 
@@ -7,14 +7,10 @@ import keras
 LAB = "09_transfer_learning"
 FROM_NOTHING = {"size": 128, "epochs": 40, "peak": 2e-3}  # small photos: it needs many epochs
 CASES = [
-    {"photos": photos, "start": start, "seed": seed}
-    for photos, start in (
-        ("cats_vs_dogs", "ImageNet"),
-        ("flowers", "ImageNet"),
-        ("cats_vs_dogs", "random numbers"),
-    )
+    {"photos": photos, "start": "ImageNet", "seed": seed}
+    for photos in ("cats_vs_dogs", "flowers")
     for seed in (0, 1, 2)
-]
+] + [{"photos": "cats_vs_dogs", "start": "random numbers", "seed": 0}]
 
 
 def measure(definitions, settings):
