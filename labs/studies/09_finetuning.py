@@ -1,4 +1,4 @@
-"""Lab 9: the fine-tuned networks with three seeds, and once the same network from random numbers."""
+"""Lab 9: the fine-tuned networks, three seeds, and once the same network from random numbers."""
 
 from labkit import backbones, schedules
 
