@@ -26,7 +26,8 @@ AGREE = 0.02  # so much may two networks differ that are the same on paper: `…
 SPEED = ("seconds", "images_per_second", "share_of_ceiling")
 BETTER_HIGH = (
     "accuracy", "flowers_accuracy", "cnn_minus_dense", "gap_closed", "inside_vae_minus_ae",
-    "knn_accuracy", "map_50", "ap_50",
+    "knn_accuracy", "map_50", "ap_50", "live_advantage", "shortcut_gain", "depth_gain_resnet",
+    "top_probability",
 )  # fmt: skip
 
 
