@@ -452,9 +452,8 @@ class FusedBatchNormalization(layers.BatchNormalization):
     """Batch normalisation in one operation: (batch, height, width, channels) -> same."""
 
     def __init__(self, momentum=0.9, epsilon=1e-5, **options):
-        options["autocast"] = (
-            False  # the operation takes its numbers in float32, its inputs as they are
-        )
+        # The operation takes its own numbers in float32, and its inputs as they are.
+        options["autocast"] = False
         super().__init__(momentum=momentum, epsilon=epsilon, **options)
 
     def call(self, inputs, training=False, mask=None):
@@ -977,8 +976,8 @@ run.record(
 # **What happened, and why.** Look at the *training* error first. The plain network of 20 layers still gets 16 to 19 %
 # of the images wrong that it was trained on; the one of 56 layers, half of them. That is degradation and not
 # overfitting, for a network that overfits has a small training error. With shortcuts the order turns: 56 layers have
-# the smaller training error, and on each of the three seeds the better accuracy, by less than a percentage point. And
-# the pair of 56 layers, which differs in nothing but the sums, is 35 points apart. (The shortcuts help 20 layers, too,
+# the smaller training error, and on each of the three seeds the better accuracy; by so little, though, that three seeds
+# do not prove it. And the pair of 56 layers, which differs in nothing but the sums, is 35 points apart. (The shortcuts help 20 layers, too,
 # by 2 to 6 points.)
 #
 # The curves say how: the deep plain network does learn, from the first epoch to the last, but far more slowly than the
