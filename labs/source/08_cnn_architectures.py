@@ -1053,9 +1053,9 @@ def answers(name, side, photos):
     return network, batch, network.predict(batch, verbose=0)
 
 
-def top_5(probabilities):
-    """Return a table of the five likeliest classes of each of `photos`."""
-    tables = {name: backbones.best_classes(row) for name, row in zip(photos, probabilities)}
+def top_5(names, probabilities):
+    """Return a table of the five likeliest classes of each photo, by its name."""
+    tables = {name: backbones.best_classes(row) for name, row in zip(names, probabilities)}
     return pd.concat(tables, axis=1).round(3)
 
 
@@ -1064,14 +1064,14 @@ network, batch, probabilities = answers("efficientnet_lite0", 224, photos.values
 run.record(
     **{f"top_probability_{name}": float(row.max()) for name, row in zip(photos, probabilities)}
 )
-top_5(probabilities)
+top_5(photos, probabilities)
 
 # %% [markdown]
 # And with a wrong range? The commonest mistake is to divide by 255 twice. The values are still between 0 and 1, so
 # nothing complains:
 
 # %%
-top_5(network.predict(batch / 255, verbose=0))
+top_5(photos, network.predict(batch / 255, verbose=0))
 
 # %% [markdown]
 # For the network these are two photos of the night. A wrong range raises no error; you only find it by looking at
@@ -1085,7 +1085,7 @@ top_5(network.predict(batch / 255, verbose=0))
 # %%
 for name in run.scale(quick=[], standard=["inception_v3"], full=["inception_v3"]):
     try:
-        display(top_5(answers(name, 299, photos.values())[-1]))
+        display(top_5(photos, answers(name, 299, photos.values())[-1]))
     except data.DataError as error:
         print(str(error).replace(str(home()), "work") if results.rendering() else error)
 
