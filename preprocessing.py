@@ -5,6 +5,11 @@ tensors with values in [0, 1]: one image, shape (height, width, channels), or a 
 shape (batch, height, width, channels). Nothing here keeps state: the same arguments and the same
 seed give the same result, called directly, inside a `tf.function` and in a `tf.data` pipeline.
 
+Objects in images (chapter 12) are a dict that goes with one image, or with a batch of them:
+`boxes`, float32, shape ([batch,] n, 4), corners (x1, y1, x2, y2) in [0, 1] as in `labkit.boxes`,
+`labels`, int64, shape ([batch,] n), and `difficult`, bool, likewise. All images of a batch have the
+same n: where there is no object, the label is -1 and the box four zeros.
+
 Every function that changes images at random works in the same way:
 
 - `seed` is a pair of integers, shape (2,), as in `tf.random.stateless_uniform`;
@@ -21,7 +26,13 @@ out of range, stops the graph with `tf.errors.InvalidArgumentError`.
 """
 
 import functools
+import math
 from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+from xml.parsers import expat
+
+from labkit.boxes import box_area, clip_boxes, flip_boxes, move_boxes, swap_xy
 
 import numpy as np
 import pandas as pd
@@ -333,6 +344,39 @@ def centre_square(photo, size):
     return tf.clip_by_value(square / 255.0, 0.0, 1.0)
 
 
+def image_array(examples, crop, size):
+    """Read all images of a data set into memory, each a square of one size (chapter 11).
+
+    The middle `crop` × `crop` pixels are cut out; a smaller image is surrounded with black. Then
+    the square is scaled; where it shrinks, a new pixel is a weighted mean of those it replaces.
+
+    Args:
+        examples: `tf.data.Dataset` of dicts with `image`, uint8, shape (height, width, channels).
+        crop: side of what is cut out, in pixels.
+        size: side of the results, in pixels.
+
+    Returns:
+        Array of uint8, shape (n, size, size, channels), in the order of the data set.
+
+    Raises:
+        ValueError: there are no examples, they have no uint8 `image`, or a side is less than 1.
+    """
+    _require(min(crop, size) >= 1, f"crop and size must be at least 1, not {crop} and {size}")
+    image = examples.element_spec.get("image") if isinstance(examples.element_spec, dict) else None
+    usable = image is not None and image.dtype == tf.uint8
+    _require(usable, f"the examples must be dicts with 'image', uint8, not {examples.element_spec}")
+
+    def square(example):
+        image = tf.image.resize_with_crop_or_pad(example["image"], crop, crop)
+        image = tf.image.resize(image, (size, size), antialias=True)
+        return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+
+    batches = examples.map(square, num_parallel_calls=tf.data.AUTOTUNE).batch(1000)
+    images = list(batches.as_numpy_iterator())
+    _require(images, "there are no examples")
+    return np.concatenate(images)
+
+
 def photo_folder(folder, size):
     """Read photos of one's own, from a folder that has a sub-folder for each class (chapter 9).
 
@@ -637,6 +681,306 @@ def image_batches(examples, batch_size=64, shuffle=False, augment=(), seed=0, n_
     return parsed.prefetch(tf.data.AUTOTUNE)
 
 
+# ------------------------------------------------------------------------------ objects in images
+
+GREY = 0.5  # what surrounds a picture that does not fill its frame
+
+
+class Problem(NamedTuple):
+    """What is wrong with an annotation, and where; as a text it reads `file:line: reason`."""
+
+    file: str
+    line: int  # from 1
+    reason: str
+
+    def __str__(self):
+        return f"{self.file}:{self.line}: {self.reason}"
+
+
+def parse_voc(file, class_names, images=None):
+    """Read the annotation of one image, in the XML of PASCAL VOC (chapter 12).
+
+    The numbers of the file are pixels from the upper left corner; they are taken as edges, as
+    TensorFlow Datasets does. A box with a fault is left out and reported, the others are kept:
+    one whose right edge is not right of the left one, or lower edge not below the upper one, that
+    reaches outside the image, whose class is unknown, or that cannot be read.
+
+    Args:
+        file: path of the file (a `pathlib.Path`, or a `zipfile.Path` inside an archive).
+        class_names: the classes; their places are the labels.
+        images: folder of the images, likewise; with it, the image is looked for and its size is
+            compared.
+
+    Returns:
+        annotation: dict of `filename` (of the image), `size` (height and width in pixels),
+            `boxes`, float32, shape (n, 4), corners relative to the image, `labels`, int64, shape
+            (n,), `difficult` and `truncated`, bool, shape (n,); None where the file is no XML,
+            does not say the image's name and size, or the image is not as it says.
+        problems: list of `Problem`.
+    """
+    try:
+        root = _lined_tree(file.read_bytes())
+        filename, line = _text(root, "filename")
+        size = tuple(_side(root, f"size/{name}") for name in ("height", "width"))
+        if images is not None:
+            _check_image(images / filename, size, line)
+    except _AnnotationError as fault:
+        return None, [fault.problem(file)]
+    objects, problems = [], []
+    for element in root.iterfind("object"):
+        try:
+            objects.append(_voc_object(element, size, class_names))
+        except _AnnotationError as fault:
+            problems.append(fault.problem(file))
+    boxes, labels, difficult, truncated = zip(*objects, strict=True) if objects else [()] * 4
+    annotation = {
+        "filename": filename,
+        "size": size,
+        "boxes": np.reshape(boxes, (-1, 4)).astype("float32"),
+        "labels": np.array(labels, "int64"),
+        "difficult": np.array(difficult, bool),
+        "truncated": np.array(truncated, bool),
+    }
+    return annotation, problems
+
+
+def read_voc(annotations, images, class_names, listed=None):
+    """Read the annotations of a set of images, in the XML of PASCAL VOC (chapter 12).
+
+    Whatever has a fault is left out and reported; the rest is read.
+
+    Args:
+        annotations: folder of the XML files (a `pathlib.Path`, or a `zipfile.Path` in an archive).
+        images: folder of the images, likewise.
+        class_names: the classes; their places are the labels.
+        listed: file with the names of the annotations to read, without ending, one a line;
+            without it, all XML files are read, and images without one are reported.
+
+    Returns:
+        annotations: list of dicts as from `parse_voc`, in the order of the list, or else of the
+            names.
+        problems: list of `Problem`: what `parse_voc` reports, and files that are missing.
+    """
+    found, problems, known = [], [], set()
+    for file, origin in _voc_files(annotations, listed):
+        known.add(Path(file.name).stem)
+        if not file.is_file():
+            problems.append(Problem(*origin, f"there is no file {file}"))
+            continue
+        annotation, faults = parse_voc(file, class_names, images)
+        found += [annotation] if annotation else []
+        problems += faults
+    if listed is None:
+        bare = [image for image in _visible(images) if Path(image.name).stem not in known]
+        problems += [Problem(str(image), 1, "the image has no annotation") for image in bare]
+    return found, problems
+
+
+def parse_objects(example):
+    """Scale the picture of an example to [0, 1] and bring its objects into our form (chapter 12).
+
+    Boxes are turned from (y1, x1, y2, x2) into corners; those without area are dropped.
+
+    Args:
+        example: dict as TensorFlow Datasets delivers it, a single one: `image`, uint8, shape
+            (height, width, 3), and `objects`, a dict of `bbox`, float32, shape (n, 4), `label`,
+            integers, shape (n,), and perhaps `is_difficult`, bool, shape (n,).
+
+    Returns:
+        The image, float32 in [0, 1], same shape, and its objects: `boxes`, `labels`, `difficult`.
+
+    Raises:
+        ValueError: the image has another type or shape.
+    """
+    image, given = tf.convert_to_tensor(example["image"]), example["objects"]
+    _require(image.dtype == tf.uint8, f"'image' must be uint8, not {image.dtype.name}")
+    right = image.shape.rank == 3 and image.shape[-1] == 3
+    _require(right, f"'image' must have shape (height, width, 3), not {image.shape}")
+    boxes, labels = clip_boxes(swap_xy(given["bbox"])), tf.cast(given["label"], tf.int64)
+    none = tf.zeros_like(labels, tf.bool)
+    objects = {
+        "boxes": boxes,
+        "labels": labels,
+        "difficult": tf.convert_to_tensor(given.get("is_difficult", none)),
+    }
+    real = box_area(boxes) > 0
+    objects = {name: tf.boolean_mask(values, real) for name, values in objects.items()}
+    return tf.cast(image, tf.float32) / 255.0, objects
+
+
+def letterbox(image, objects, size):
+    """Fit a whole picture into a frame, in its own proportions, with grey on two sides.
+
+    Args:
+        image: shape (height, width, channels), values in [0, 1].
+        objects: the objects in it.
+        size: (height, width) of the frame in pixels, two integers.
+
+    Returns:
+        The image, float32 in [0, 1], shape (*size, channels), and the objects, with boxes relative
+        to the frame.
+
+    Raises:
+        ValueError: the image is not as described.
+    """
+    image = _checked_images(image)
+    _require(image.shape.rank == 3, f"letterbox takes one image, not shape {image.shape}")
+    inner, corner = _frame(tf.shape(image)[:2], size)
+    small = tf.image.resize(image, inner, antialias=True)
+    beyond = tf.stack([corner, tf.constant(size) - inner - corner], axis=1)
+    framed = tf.pad(small, tf.pad(beyond, [[0, 1], [0, 0]]), constant_values=GREY)
+    framed = tf.ensure_shape(tf.clip_by_value(framed, 0.0, 1.0), (*size, image.shape[-1]))
+    scale, shift = _shares(inner, size), _shares(corner, size)
+    return framed, _with_boxes(objects, move_boxes(objects["boxes"], scale, shift))
+
+
+def unletterbox_boxes(boxes, image_size, size):
+    """Bring boxes from the frame of `letterbox` back to the picture.
+
+    Args:
+        boxes: shape (..., 4), corners relative to the frame.
+        image_size: (height, width) of the picture in pixels.
+        size: (height, width) of the frame in pixels.
+
+    Returns:
+        Tensor of the same shape: corners relative to the picture, cut off at its edges.
+    """
+    inner, corner = _frame(image_size, size)
+    scale, shift = _shares(inner, size), _shares(corner, size)
+    return clip_boxes(move_boxes(boxes, 1 / scale, -shift / scale))
+
+
+def flip_objects(images, objects, seed, probability=0.5):
+    """Swap left and right of images and boxes (chapter 12).
+
+    Args:
+        images: shape ([batch,] height, width, channels), values in [0, 1].
+        objects: the objects in them.
+        seed: pair of integers.
+        probability: chance of each image to be changed.
+
+    Returns:
+        Images and objects, of the same shapes; no object is lost.
+    """
+    images = _checked_images(images)
+    chosen, _ = _object_draws(images, seed, probability)
+    boxes = tf.where(_spread(chosen, 2), flip_boxes(objects["boxes"]), objects["boxes"])
+    images = tf.where(_spread(chosen, 3), tf.reverse(images, axis=[-2]), images)
+    return images, _with_boxes(objects, boxes)
+
+
+def jitter_objects(
+    images,
+    objects,
+    seed,
+    probability=1.0,
+    scale=(0.7, 1.4),
+    stretch=1.2,
+    shift=0.2,
+    min_visible=0.0,
+):
+    """Enlarge or shrink images and their boxes, stretch and shift them (chapter 12).
+
+    What comes in from outside is grey. Boxes are cut off at the edges of the image; an object that
+    has left it is dropped.
+
+    Args:
+        images: shape ([batch,] height, width, channels), values in [0, 1].
+        objects: the objects in them.
+        seed: pair of integers.
+        probability: chance of each image to be changed.
+        scale: smallest and largest factor of the size; more than 0. A picture that becomes larger
+            is cropped.
+        stretch: largest factor, in either direction, by which the width grows more than the
+            height; at least 1.
+        shift: largest shift along either axis, as a share of the image's side.
+        min_visible: an object counts as gone unless more than this share of its area is left.
+
+    Returns:
+        Images and objects, of the same shapes.
+
+    Raises:
+        ValueError: a range makes no sense.
+    """
+    _require(scale[0] > 0, f"scale must be positive, not {scale}")
+    _require(stretch >= 1, f"stretch must be at least 1, not {stretch}")
+    _require(0 <= min_visible < 1, f"min_visible must lie in [0, 1), not {min_visible}")
+    images, wide = _checked_images(images), math.log(stretch)
+    ways = {"right": (-shift, shift), "down": (-shift, shift)}
+    chosen, numbers = _object_draws(
+        images, seed, probability, scale=scale, wider=(-wide, wide), **ways
+    )
+    factor, wider, right, down = numbers
+    factors = tf.stack([factor * tf.exp(wider / 2), factor * tf.exp(-wider / 2)], axis=-1)
+    # About the centre: (x - 1/2) factor + 1/2 + shift.
+    shifts = 0.5 - 0.5 * factors + tf.stack([right, down], axis=-1)
+    moved = move_boxes(objects["boxes"], factors[..., tf.newaxis, :], shifts[..., tf.newaxis, :])
+    boxes = tf.where(_spread(chosen, 2), moved, objects["boxes"])
+    images = tf.where(_spread(chosen, 3), _move_images(images, factors, shifts), images)
+    return images, _with_boxes(objects, boxes, min_visible)
+
+
+def on_images(change):
+    """Let a change of images alone, such as `color`, stand among those of images and objects.
+
+    Args:
+        change: function `(images, seed) -> images` that leaves every pixel in its place.
+
+    Returns:
+        Function `(images, objects, seed) -> (images, objects)`.
+    """
+    return lambda images, objects, seed: (change(images, seed), objects)
+
+
+def object_batches(examples, size, batch_size=8, shuffle=False, augment=(), seed=0, sizes=None):
+    """Read, shuffle, frame, batch and augment images with objects while the network computes.
+
+    Args:
+        examples: `tf.data.Dataset` of dicts as for `parse_objects`; they are kept in memory.
+        size: (height, width) in pixels of the frame that every picture is fitted into.
+        batch_size: number of images in a batch; the last one may be smaller.
+        shuffle: whether every epoch brings all examples in a new order.
+        augment: functions `(images, objects, seed) -> (images, objects)`, applied to whole batches
+            in this order; for training only.
+        seed: integer that decides order and augmentation, as for `with_seeds`.
+        sizes: pairs (height, width), in the proportions of `size`: every batch is scaled to one
+            of them at random (multi-scale training).
+
+    Returns:
+        `tf.data.Dataset` of batches (images, objects): float32 in [0, 1], shape (batch, height,
+        width, 3), and the objects, as many for each image as the one with most objects has.
+
+    Raises:
+        ValueError: there are no examples, or they are not as `parse_objects` needs them.
+    """
+    n_examples = int(examples.cardinality())
+    _require(n_examples != 0, "there are no examples")
+    examples = examples.cache()
+    if shuffle:
+        _require(n_examples > 0, "examples of unknown number cannot be shuffled as a whole")
+        examples = examples.shuffle(n_examples, seed=seed)
+
+    def frame(example):
+        return letterbox(*parse_objects(example), size)
+
+    def change(batch, batch_seed):
+        images, objects = batch
+        for step, function in enumerate(augment):
+            images, objects = function(images, objects, tf.random.fold_in(batch_seed, step))
+        if sizes:
+            own = tf.random.fold_in(batch_seed, len(augment))
+            one = tf.random.stateless_uniform([], own, 0, len(sizes), tf.int32)
+            images = tf.image.resize(images, tf.gather(tf.constant(sizes), one), antialias=True)
+            images = tf.clip_by_value(images, 0.0, 1.0)
+        return images, objects
+
+    framed = examples.map(frame, num_parallel_calls=tf.data.AUTOTUNE)
+    nothing = {"boxes": 0.0, "labels": tf.constant(-1, tf.int64), "difficult": False}
+    batches = framed.padded_batch(batch_size, padding_values=(0.0, nothing))
+    changed = with_seeds(batches, seed).map(change, num_parallel_calls=tf.data.AUTOTUNE)
+    return changed.prefetch(tf.data.AUTOTUNE)
+
+
 # --------------------------------------------------------------- what the functions above share
 
 
@@ -788,6 +1132,174 @@ def _read_photo(file, size):
     if upright.mode != "RGB":
         raise _NoPhotoError(f"is not RGB but {_MODES.get(upright.mode, upright.mode)}")
     return np.round(255.0 * centre_square(np.asarray(upright), size)).astype("uint8")
+
+
+class _AnnotationError(Exception):
+    """The message says what is wrong with an annotation; `line` says where."""
+
+    def __init__(self, line, reason):
+        super().__init__(reason)
+        self.line = line
+
+    def problem(self, file):
+        return Problem(str(file), self.line, str(self))
+
+
+def _lined_tree(content):
+    """Return the tree of an XML file; every element has its line as attribute `line`."""
+    builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
+
+    def start(tag, _attributes):
+        builder.start(tag, {"line": str(parser.CurrentLineNumber)})
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    try:
+        parser.Parse(content, True)
+    except expat.ExpatError as error:
+        fault = f"broken XML: {expat.ErrorString(error.code)}"
+        raise _AnnotationError(error.lineno, fault) from error
+    except (LookupError, ValueError) as error:  # of an encoding that nobody knows
+        raise _AnnotationError(parser.CurrentLineNumber, f"broken XML: {error}") from error
+    return builder.close()
+
+
+def _text(element, path):
+    """Return the text at a path below an element, and its line; `_AnnotationError` without it."""
+    line, found = int(element.get("line")), element.find(path)
+    text = "" if found is None else (found.text or "").strip()
+    if not text:
+        raise _AnnotationError(line, f"<{element.tag}> has no <{path}>")
+    return text, int(found.get("line"))
+
+
+def _number(element, path):
+    """Return the number at a path below an element, and its line."""
+    text, line = _text(element, path)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise _AnnotationError(line, f"<{path}> is {text!r}, which is no number")
+    return number, line
+
+
+def _side(root, path):
+    """Return a side of the image, in pixels."""
+    number, line = _number(root, path)
+    if number < 1:
+        raise _AnnotationError(line, f"<{path}> is {number:g}: an image has at least one pixel")
+    return round(number)
+
+
+def _voc_object(element, size, class_names):
+    """Return box, label and the flags `difficult` and `truncated` of an <object>."""
+    name, line = _text(element, "name")
+    if name not in class_names:
+        raise _AnnotationError(line, f"unknown class {name!r}")
+    x1, x2 = _edges(element, "x", size[1], "wide")
+    y1, y2 = _edges(element, "y", size[0], "high")
+    flags = (element.findtext(flag, "0").strip() == "1" for flag in ("difficult", "truncated"))
+    return (x1, y1, x2, y2), list(class_names).index(name), *flags
+
+
+def _edges(element, axis, side, word):
+    """Return both edges of a box along an axis, as shares of the image's side."""
+    (low, _), (high, line) = (_number(element, f"bndbox/{axis}{end}") for end in ("min", "max"))
+    if high < low:
+        raise _AnnotationError(line, f"{axis}max = {high:g} is less than {axis}min = {low:g}")
+    if high == low:
+        raise _AnnotationError(line, f"{axis}max = {axis}min = {low:g}: the box has no area")
+    if low < 0 or high > side:
+        where = f"from {axis} = {low:g} to {high:g}, outside the image, which is {side} {word}"
+        raise _AnnotationError(line, f"the box reaches {where}")
+    return low / side, high / side
+
+
+def _voc_files(annotations, listed):
+    """Yield the XML files to read, and the file and line that ask for each."""
+    if listed is None:
+        for file in _visible(annotations):
+            if file.name.endswith(".xml"):
+                yield file, (str(file), 1)
+        return
+    for line, name in enumerate(listed.read_text(encoding="utf-8").splitlines(), start=1):
+        if name.strip():
+            yield annotations / f"{name.strip()}.xml", (str(listed), line)
+
+
+def _check_image(image, size, line):
+    """Raise `_AnnotationError` unless the image is there and has this (height, width)."""
+    if not image.is_file():
+        raise _AnnotationError(line, f"there is no image {image}")
+    try:
+        with image.open("rb") as stream, PIL.Image.open(stream) as photo:
+            width, height = photo.size
+    except Exception as error:  # what a decoder meets in a broken file has no common name
+        raise _AnnotationError(line, f"{image.name} cannot be read: {error}") from error
+    if (height, width) != size:
+        said = f"{size[1]} × {size[0]} pixels"
+        raise _AnnotationError(line, f"{image.name} has {width} × {height}, not {said}")
+
+
+def _frame(image_size, size):
+    """Return height and width of a picture inside a frame, and its upper left corner (y, x)."""
+    image_size, size = (tf.cast(numbers, tf.int32) for numbers in (image_size, size))
+    scale = tf.reduce_min(size / image_size)
+    inner = tf.cast(tf.round(tf.cast(image_size, scale.dtype) * scale), tf.int32)
+    inner = tf.clip_by_value(inner, 1, size)
+    return inner, (size - inner) // 2
+
+
+def _shares(pixels, size):
+    """Return (y, x) in pixels as shares of the frame, in the order (x, y)."""
+    return tf.reverse(tf.cast(pixels, tf.float32) / tf.cast(size, tf.float32), axis=[0])
+
+
+def _with_boxes(objects, boxes, min_visible=0.0):
+    """Return objects with new boxes, cut off at the edges; what has left the image is dropped."""
+    visible = clip_boxes(boxes)
+    there = (objects["labels"] >= 0) & (box_area(visible) > min_visible * box_area(boxes))
+    return objects | {
+        "boxes": tf.where(there[..., tf.newaxis], visible, tf.zeros_like(visible)),
+        "labels": tf.where(there, objects["labels"], -tf.ones_like(objects["labels"])),
+    }
+
+
+def _object_draws(images, seed, probability, **ranges):
+    """Draw for each image whether it is changed, and a number from each of `ranges` (low, high).
+
+    The draws have the shape (batch,), or () for a single image.
+    """
+    _require(0 <= probability <= 1, f"probability must lie in [0, 1], not {probability}")
+    for name, (low, high) in ranges.items():
+        _require(-np.inf < low <= high < np.inf, f"{name}: no range from {low} to {high}")
+    n_draws = 1 + len(ranges)
+    shape = tf.concat([tf.shape(images)[:-3], [n_draws]], axis=0)
+    draws = tf.random.stateless_uniform(shape, _checked_seed(seed))
+    chosen, *shares = tf.unstack(draws, n_draws, axis=-1)
+    pairs = zip(shares, ranges.values(), strict=True)
+    return chosen < probability, [low + (high - low) * share for share, (low, high) in pairs]
+
+
+def _spread(values, n_dimensions):
+    """Append dimensions of size 1, so that what belongs to an image goes with all its parts."""
+    return tf.reshape(values, tf.concat([tf.shape(values), [1] * n_dimensions], axis=0))
+
+
+def _move_images(images, factors, shifts):
+    """Scale and shift images as `move_boxes` does with boxes; what comes in is grey."""
+    batch = images if images.shape.rank == 4 else images[tf.newaxis]
+    ways = []
+    for axis, side in enumerate(reversed(_height_and_width(batch))):
+        factor, shift = (tf.reshape(pairs[..., axis], [-1]) for pairs in (factors, shifts))
+        # The centre of pixel x lies at x + 1/2.
+        ways.append((1 / factor, (0.5 - shift * tf.cast(side, tf.float32)) / factor - 0.5))
+    (a, c), (e, f) = ways
+    moved = _warp(tf.cast(batch, tf.float32) - GREY, x=(a, 0, c), y=(0, e, f)) + GREY
+    return tf.reshape(tf.cast(tf.clip_by_value(moved, 0.0, 1.0), images.dtype), tf.shape(images))
 
 
 def _require_images_shape(images):

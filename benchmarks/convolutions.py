@@ -10,45 +10,11 @@ optimiser, input) counts as no work at all, only as time.
 
 The ceiling is what the same machine reaches in the same process and numerics where a training does
 nothing but convolve: forward and both gradients of one 3 × 3 convolution with equal channels in
-and out, at the fastest of several shapes (images, height = width, channels).
+and out, at the fastest of several shapes: `labkit.machine.ceiling`.
 """
-
-from collections.abc import Callable
-
-from benchmarks import measure
 
 import keras
 import numpy as np
-import tensorflow as tf
-
-
-def ceiling_step(shape: tuple[int, int, int], dtype: str) -> tuple[Callable[[], object], float]:
-    """Return one convolution, forward and both gradients, and its floating-point operations."""
-    images, side, channels = shape
-    random = tf.random.stateless_normal
-    x = tf.cast(random((images, side, side, channels), seed=(0, 0)), dtype)
-    kernel = tf.cast(random((3, 3, channels, channels), seed=(0, 1)), dtype)
-    gradient = tf.cast(random(x.shape, seed=(0, 2)), dtype)
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            tape.watch([x, kernel])
-            y = tf.nn.conv2d(x, kernel, 1, "SAME")
-        return y, tape.gradient(y, [x, kernel], output_gradients=gradient)
-
-    return step, 3.0 * 2 * 9 * channels**2 * images * side**2
-
-
-def ceiling(dtype: str, shapes: list[tuple[int, int, int]], repeats: int = 3) -> dict[str, float]:
-    """Return GFLOP/s for each shape; each is the best of a few repeats."""
-    found = {}
-    for shape in shapes:
-        step, flops = ceiling_step(shape, dtype)
-        step()
-        best = min(measure.timed(step) for _ in range(repeats))
-        found["×".join(map(str, shape))] = flops / best / 1e9
-    return found
 
 
 def training_flops(model: keras.Model, batch_size: int) -> float:

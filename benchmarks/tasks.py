@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 
 from benchmarks import augmentation, book, convolutions, keras_step, measure, waiting
+from labkit import machine as labkit_machine
 from preprocessing import BOOK_AUGMENTATION, image_batches
 
 import keras
@@ -21,10 +22,8 @@ FAST_LAB = "05_initialization_and_batchnorm"
 
 def machine(sizes: dict) -> dict:
     """Return what the machine is, its versions, and the numerics that `run.fast()` chooses."""
-    from labkit import machine
-
     run = keras_step.lab()["run"]
-    about = {"machine": machine.describe(), "versions": machine.versions()}
+    about = {"machine": labkit_machine.describe(), "versions": labkit_machine.versions()}
     return about | {"policy": run.fast_policy, "gflops": run.speed}
 
 
@@ -36,7 +35,7 @@ def ceiling(sizes: dict) -> dict:
     limits: dict[str, list[float]] = {}
 
     def best_convolution() -> float:
-        for shape, gflops in convolutions.ceiling(dtype, sizes["shapes"]).items():
+        for shape, gflops in labkit_machine.ceiling(dtype, sizes["shapes"]).items():
             limits.setdefault(shape, []).append(gflops)
         return 0.0
 

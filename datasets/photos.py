@@ -1,4 +1,4 @@
-"""Photos in a folder for each class, for TensorFlow Datasets: cats and dogs, flowers."""
+"""Photos in a zip, for TensorFlow Datasets: cats and dogs, flowers, faces."""
 
 import io
 import zipfile
@@ -80,4 +80,26 @@ class Flowers(Photos, tfds.core.GeneratorBasedBuilder, skip_registration=True):
             builder=self,
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
+        )
+
+
+class Celeba(Photos, tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """The first 10,000 aligned faces of CelebA at half their size, without attributes."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    SHAPE = (109, 89, 3)  # pixels; the originals have 218 × 178
+
+    def _generate_examples(self) -> Iterator[tuple[str, dict]]:
+        (file,) = self.files.values()
+        with zipfile.ZipFile(file) as archive:
+            for member in archive.namelist():
+                yield member, {"image": archive.read(member), "image/filename": member}
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=self.SHAPE, encoding_format="jpeg"),
+            "image/filename": tfds.features.Text(),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=None
         )

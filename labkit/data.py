@@ -72,16 +72,18 @@ def tfds_dir(name: str) -> Path:
     """Return the folder for `tfds.load(name, data_dir=...)`, in which the data is prepared.
 
     Data sets of the manifest are built once, from verified files, in a folder named after their
-    builder's version and their hashes (so a change of either makes another); others are left to
-    TensorFlow Datasets, if their host answers. Raises `DataError`.
+    builder's version and their hashes (so a change of either makes another); the files may be
+    those of another data set, of which this one is made. Others are left to TensorFlow Datasets,
+    if their host answers. Raises `DataError`.
     """
     if name not in manifest(DATASETS / "manifest.toml"):
         return _official(name)
     entry = dataset(name)
     if "builder" not in entry:
         raise DataError(f"{name} is not for TensorFlow Datasets: use data.table or data.path")
-    files = {file: path(name, file) for file in entry["files"]}
-    hashes = "".join(_used[f"{name}/{file}"] for file in files)
+    origin = entry.get("made_of", name)
+    files = {file: path(origin, file) for file in dataset(origin)["files"]}
+    hashes = "".join(_used[f"{origin}/{file}"] for file in files)
     key = hashlib.sha256(hashes.encode()).hexdigest()[:12]
     builder = _code(entry["builder"])
     folder = home() / "tfds" / f"{name}-{builder.VERSION}-{key}"
@@ -274,7 +276,7 @@ def _first(
         raise DataError(f"{what} cannot be stored in {target.parent}: {error}") from error
     raise DataError(
         f"{what} cannot be had ({known}):\n"
-        + "\n".join(failures or ["  it has no source: it is part of the repository, restore it"])
+        + "\n".join(failures or ["  no public source has it; restore what the repository has"])
         + f"\nPut it by hand at {target},\n"
         f"or set LABS_MIRROR to a folder or URL that holds {what}."
     )
@@ -411,7 +413,10 @@ def _official(name: str) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """List, fetch or verify data sets; return 1 when a file is damaged or was not had, else 0."""
+    """List, fetch or verify data sets; return 1 when a file is damaged or was not had, else 0.
+
+    Who asks for all sets is told of those that only a mirror can have, but that is no failure.
+    """
     parser = argparse.ArgumentParser(prog="data", description="The course's data sets.")
     parser.add_argument("command", choices=["list", "fetch", "verify"])
     parser.add_argument("names", nargs="*", metavar="NAME", help="data sets (default: all)")
@@ -421,7 +426,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for name in options.names or manifest(DATASETS / "manifest.toml"):
             if options.command == "fetch":
-                failed |= not _fetched(name)
+                failed |= not (_fetched(name) or (not options.names and _only_mirrors(name)))
             rows += [_row(name, file, options.command != "list") for file in dataset(name)["files"]]
     except DataError as error:
         parser.error(str(error))
@@ -441,6 +446,11 @@ def _fetched(name: str) -> bool:
         print(error, file=sys.stderr)
         return False
     return True
+
+
+def _only_mirrors(name: str) -> bool:
+    """Return whether neither the repository nor a public source has a data set."""
+    return not dataset(name)["sources"] and not (DATASETS / "bundled" / name).exists()
 
 
 def _row(name: str, file: str, verify: bool) -> tuple[str, ...]:

@@ -3,22 +3,28 @@
 Lines differ in dash and marker, not in colour alone, so that a grey-scale print stays readable.
 """
 
+import collections
 import inspect
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from labkit.layout import layered
+from labkit.results import rendering
 
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
+import PIL.Image
 from cycler import cycler
 from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.path import Path
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"]  # Okabe and Ito, 2008
 DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1))]
@@ -36,17 +42,28 @@ plt.rcParams.update(STYLE)
 plt.ioff()  # a figure appears where `show` is called, once
 
 
-def show(figure: Figure, caption: str, photo: bool = False) -> None:
+def show(figure: Figure, caption: str, photo: bool = False, private: bool = False) -> None:
     """Display a figure and its one-line caption, and close it; photos are kept as JPEG.
+
+    A `private` figure holds pictures that may be looked at but not passed on: it appears when
+    somebody runs the notebook, and in a page that others will read its caption stands alone.
 
     Raises `ValueError` for a caption that is empty or has more than one line.
     """
+    stream, kind = io.BytesIO(), "jpeg" if photo else "png"
+    figure.savefig(stream, format=kind, dpi=90)
+    plt.close(figure)
+    _display(stream.getvalue(), kind, caption, private)
+
+
+def _display(picture: bytes, kind: str, caption: str, private: bool = False) -> None:
+    """Display an encoded picture and its caption, which is its alternative text."""
     if "\n" in caption or not caption.strip():
         raise ValueError("a caption is one line of text")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="jpeg" if photo else "png", dpi=90)
-    plt.close(figure)
-    display(Image(stream.getvalue(), format="jpeg" if photo else "png", alt=caption))
+    if private and rendering():
+        display(Markdown(f"*(Pictures that appear only when you run this cell.) {caption}*"))
+        return
+    display(Image(picture, format=kind, alt=caption))
     display(Markdown(f"*{caption}*"))
 
 
@@ -89,10 +106,12 @@ def images(
     caption: str,
     columns: int = 8,
     size: float = 1.1,
+    private: bool = False,
 ) -> None:
     """Show pictures of one shape in a grid of `columns`, each `size` inches wide.
 
-    A picture is `(height, width, 3)`, uint8 or floats in [0, 1], or a map `(height, width)`.
+    A picture is `(height, width, 3)`, uint8 or floats in [0, 1], or a map `(height, width)`. Those
+    that may not be passed on are `private`: see `show`.
     """
     rows = -(-len(pictures) // columns)
     height, width = np.shape(pictures[0])[:2]
@@ -103,7 +122,32 @@ def images(
     for panel, picture, title in zip(panels, pictures, titles, strict=False):
         panel.imshow(np.asarray(picture), interpolation="nearest")
         panel.set_title(title, fontsize=8)
-    show(figure, caption, photo=np.ndim(pictures[0]) == 3)
+    show(figure, caption, photo=np.ndim(pictures[0]) == 3, private=private)
+
+
+def animation(
+    frames: Sequence[np.ndarray], caption: str, seconds: float = 0.5, shrink: int = 1
+) -> None:
+    """Show pictures of one shape one after another, over and over; the last one stays longer.
+
+    The result is an animated PNG; where it cannot move, as on paper, it shows the last picture. To
+    keep a notebook small, `shrink` pixels become one, and 16 shades of each colour are kept.
+
+    Arguments:
+        frames: uint8, `(height, width)` or `(height, width, 3)`.
+        caption: the figure's caption.
+        seconds: how long each picture stays.
+        shrink: factor by which height and width become smaller.
+    """
+    small = [PIL.Image.fromarray(frame).reduce(shrink) for frame in frames]
+    small = [picture.point(lambda value: value // 16 * 17) for picture in small]
+    milliseconds = [*(int(1000 * seconds) for _ in small[1:]), 2000]
+    stream = io.BytesIO()
+    small[-1].save(
+        stream, "png", save_all=True, default_image=True, append_images=small,
+        duration=milliseconds,
+    )  # fmt: skip
+    _display(stream.getvalue(), "png", caption)
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], caption: str) -> None:
@@ -163,6 +207,102 @@ def draw(panel: Axes, function: Callable, low: float, high: float, **style) -> N
     """Plot a function of one variable over [low, high]."""
     x = np.linspace(low, high, 200)
     panel.plot(x, function(x), **style)
+
+
+# --- objects in pictures --------------------------------------------------------------------------
+
+# Kind of a mark -> colour and dash: light, on a black rim, to stand out from any picture.
+MARKS = {
+    "object": ("white", "-"),
+    "hit": ("#A6DCFF", "-"),
+    "missed": ("#FFD24D", "--"),
+    "false alarm": ("#FFB3D9", ":"),
+}
+
+
+class Mark(NamedTuple):
+    """A box around an object: corners (x1, y1, x2, y2), 0–1 of the picture; a kind of `MARKS`."""
+
+    box: Sequence[float]
+    name: str
+    score: float | None = None
+    kind: str = "object"
+
+
+def boxes(
+    pictures: Sequence[np.ndarray],
+    marks: Sequence[Sequence[Mark]],
+    caption: str,
+    columns: int = 3,
+    size: float = 2.6,
+    private: bool = False,
+) -> None:
+    """Show pictures with boxes drawn on them, `columns` side by side, each `size` inches wide.
+
+    To the caption is added what the boxes hold, picture by picture.
+
+    Arguments:
+        pictures: arrays `(height, width, 3)`, uint8 or floats in [0, 1]; sizes may differ.
+        marks: the boxes of each picture.
+        caption: the figure's caption, a whole sentence.
+        columns: number of pictures in a row.
+        size: inches.
+        private: the pictures may not be passed on, see `show`.
+
+    Raises `ValueError` unless every picture has its list of marks.
+    """
+    if len(pictures) != len(marks):
+        raise ValueError(f"{len(pictures)} pictures, but marks for {len(marks)}")
+    pictures = [np.asarray(picture) for picture in pictures]
+    shapes = [picture.shape[:2] for picture in pictures]
+    height = size * max(rows / across for rows, across in shapes) + 0.25
+    figure, panels = axes(-(-len(pictures) // columns), columns, width=size, height=height)
+    for panel in panels:
+        panel.axis("off")
+    labels = []
+    for number, (picture, found) in enumerate(zip(pictures, marks, strict=True)):
+        panel, (rows, across) = panels[number], shapes[number]
+        panel.imshow(picture, extent=(0, across, rows, 0))
+        panel.set_title(f"picture {number + 1}", fontsize=8)
+        labels += [(panel, _mark(panel, mark, (across, rows))) for mark in found]
+    figure.draw_without_rendering()  # only now the layout is known
+    for panel, label in labels:
+        _keep_inside(panel, label)
+    show(figure, f"{caption} {_contents(marks)}", photo=True, private=private)
+
+
+def _mark(panel: Axes, mark: Mark, shape: tuple[int, int]) -> Text:
+    """Draw a box on a picture of this (width, height), and return its label."""
+    colour, dash = MARKS[mark.kind]
+    x1, y1, x2, y2 = np.clip(mark.box, 0, 1) * [*shape, *shape]
+    rim = [withStroke(linewidth=3.5, foreground="black")]
+    style = {"fill": False, "edgecolor": colour, "linestyle": dash, "path_effects": rim}
+    panel.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, linewidth=1.5, **style))
+    score = "" if mark.score is None else f" {mark.score:.2f}"
+    plate = {"boxstyle": "square,pad=0.1", "facecolor": colour, "edgecolor": "black", "lw": 0.5}
+    return panel.text(x1, y1, mark.name + score, va="top", fontsize=6.5, color="black", bbox=plate)
+
+
+def _keep_inside(panel: Axes, label: Text) -> None:
+    """Move a label so far that all of it lies inside its picture."""
+    frame, plate = panel.get_window_extent(), label.get_bbox_patch().get_window_extent()
+    place = panel.transData.transform(label.get_position())
+    place += np.minimum(frame.max - plate.max, 0)
+    place += np.maximum(frame.min - plate.min, 0)
+    label.set_position(panel.transData.inverted().transform(place))
+
+
+def _contents(marks: Sequence[Sequence[Mark]]) -> str:
+    """Return in words what is marked, as `Picture 1: 2 cat, 1 dog (missed). Picture 2: nothing`."""
+    said = []
+    for number, found in enumerate(marks, start=1):
+        counts = collections.Counter((mark.name, mark.kind) for mark in found)
+        words = [
+            f"{count} {name}" + f" ({kind})" * (kind not in ("object", "hit"))
+            for (name, kind), count in counts.most_common()
+        ]
+        said.append(f"Picture {number}: {', '.join(words) or 'nothing'}.")
+    return " ".join(said)
 
 
 # --- boxes and arrows -----------------------------------------------------------------------------

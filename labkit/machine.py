@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from labkit.paths import home, write
@@ -107,6 +108,53 @@ def _gflops(policy: str) -> float:
     seconds()  # the first call traces the graph
     flops = 3 * 2 * 9 * channels * int(tf.size(images))
     return round(float(flops / min(seconds() for _ in range(5)) / 1e9), 1)
+
+
+def ceiling(dtype: str, shapes: Sequence[tuple[int, int, int]], repeats: int = 3) -> dict:
+    """Return the GFLOP/s of a machine that does nothing but convolve, for each shape.
+
+    Timed are forward pass and both gradients of one 3 × 3 convolution with equal channels in and
+    out; a multiplication and an addition are two operations, the padding's zeros count.
+
+    Arguments:
+        dtype: of images and kernel, such as `bfloat16`.
+        shapes: (images, height = width, channels) of each convolution; the fastest of several is
+            the ceiling.
+        repeats: each is the best of so many.
+    """
+    found = {}
+    for shape in shapes:
+        step, flops = _ceiling_step(shape, dtype)
+        _timed(step)  # traces the graph
+        best = min(_timed(step) for _ in range(repeats))
+        found["×".join(map(str, shape))] = flops / best / 1e9
+    return found
+
+
+def _ceiling_step(shape: tuple[int, int, int], dtype: str) -> tuple[Callable[[], object], float]:
+    """Return one convolution, forward and both gradients, and its floating-point operations."""
+    images, side, channels = shape
+    random = tf.random.stateless_normal
+    x = tf.cast(random((images, side, side, channels), seed=(0, 0)), dtype)
+    kernel = tf.cast(random((3, 3, channels, channels), seed=(0, 1)), dtype)
+    gradient = tf.cast(random(x.shape, seed=(0, 2)), dtype)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            y = tf.nn.conv2d(x, kernel, 1, "SAME")
+        return y, tape.gradient(y, [x, kernel], output_gradients=gradient)
+
+    return step, 3.0 * 2 * 9 * channels**2 * images * side**2
+
+
+def _timed(step: Callable[[], object]) -> float:
+    """Return the seconds of one call; a GPU is waited for."""
+    begin = time.perf_counter()
+    step()
+    tf.test.experimental.sync_devices()
+    return time.perf_counter() - begin
 
 
 def _processor() -> str:

@@ -51,6 +51,11 @@ def strict() -> bool:
     return any(map(switched_on, ("LABS_STRICT", "CI", "PYTEST_CURRENT_TEST")))
 
 
+def rendering() -> bool:
+    """Return whether a tool runs this notebook, whose page others will read."""
+    return bool(os.environ.get("LABS_SOURCE_SHA256"))
+
+
 def switched_on(name: str) -> bool:
     """Return whether an environment variable is set to anything but nothing, 0 or false."""
     return os.environ.get(name, "").lower() not in ("", "0", "false")

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 LOADED = time()
 DAMAGED = (zipfile.BadZipFile, EOFError, ValueError, KeyError)
+LIBRARIES = ("keras", "tensorflow", "builtins")  # their code changes with their version
 
 
 class Resume(keras.callbacks.History):
@@ -26,8 +27,9 @@ class Resume(keras.callbacks.History):
     the history, the seconds spent and the epoch, under a key made of model (with the code of its
     own classes), optimiser, loss, steps per epoch and `context`. `fit` then goes on where it
     stopped and returns the whole history. Where the key differs, training starts afresh and says
-    so. The order of shuffled data begins anew. (`keras.callbacks.BackupAndRestore` writes two
-    files, and forgets the history and the best value so far.)
+    so. The order of shuffled data begins anew, unless it comes from `labkit.order`.
+    (`keras.callbacks.BackupAndRestore` writes two files, and forgets the history and the best
+    value so far.)
 
     Arguments:
         file: the `.npz` file to write.
@@ -111,9 +113,7 @@ class Resume(keras.callbacks.History):
 
     def _variables(self) -> list:
         """Return all that training changes; the model's own list has the random states, too."""
-        own = [v for v in vars(self.model).values() if isinstance(v, keras.optimizers.Optimizer)]
-        optimizers = {id(optimizer): optimizer for optimizer in [self.model.optimizer, *own]}
-        return [*self.model.variables, *(v for o in optimizers.values() for v in o.variables)]
+        return [*self.model.variables, *(v for o in _optimizers(self.model) for v in o.variables)]
 
 
 def data_sha256(data: object) -> str:
@@ -134,12 +134,21 @@ def data_sha256(data: object) -> str:
     if values.dtype.hasobject:
         kind = type(data).__name__
         raise TypeError(f"data for run.callbacks must be arrays, texts or data sets, not {kind}")
-    return hashlib.sha256(f"{values.shape} {values.dtype}".encode() + values.tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{values.shape} {values.dtype}".encode())
+    digest.update(values)  # as they lie in memory: no copy of gigabytes
+    return digest.hexdigest()
+
+
+def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
+    """Return the optimiser that `compile` was given, then others that the model keeps."""
+    own = [v for v in vars(model).values() if isinstance(v, keras.optimizers.Optimizer)]
+    return list({id(optimizer): optimizer for optimizer in [model.optimizer, *own]}.values())
 
 
 def _key(model: keras.Model, context: object) -> str:
     """Return the hash under which a training is kept."""
-    parts = [_config(model), model.get_compile_config(), context]
+    others = [optimizer.get_config() for optimizer in _optimizers(model)[1:]]
+    parts = [_config(model), model.get_compile_config(), others, context]
     codes = [_code(layer) for layer in model._flatten_layers()]
     codes += [_code(part) for part in keras.tree.flatten(model._compile_config.config)]
     shapes = [tuple(variable.shape) for variable in model.variables]
@@ -167,12 +176,12 @@ def _without_counters(text: str) -> str:
 
 
 def _code(thing: object) -> str:
-    """Return the code of a function or of an object's class, unless it is a library's."""
-    kind = thing if inspect.isfunction(thing) else type(thing)
-    if kind.__module__.split(".")[0] in ("keras", "tensorflow", "builtins"):
-        return ""
-    functions = [kind] if inspect.isfunction(kind) else [*vars(kind).values()]
-    codes = [function.__code__ for function in functions if inspect.isfunction(function)]
+    """Return the code of a function, or of an object's class and its bases, but for libraries'."""
+    kinds = [thing] if inspect.isfunction(thing) else type(thing).__mro__
+    own = [kind for kind in kinds if kind.__module__.split(".")[0] not in LIBRARIES]
+    members = own if inspect.isfunction(thing) else [m for k in own for m in vars(k).values()]
+    members = [getattr(member, "python_function", member) for member in members]  # tf.function
+    codes = [member.__code__ for member in members if inspect.isfunction(member)]
     plain = (str, bytes, int, float, bool, type(None))
     constants = [[k for k in code.co_consts if isinstance(k, plain)] for code in codes]
     return repr([(c.co_code, c.co_names, k) for c, k in zip(codes, constants, strict=True)])

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import json
+import logging
 import os
 import shutil
 import sys
@@ -13,7 +14,7 @@ from labkit import machine
 from labkit.data import used
 from labkit.exercise import Exercise
 from labkit.paths import ROOT, home, write
-from labkit.results import PROFILES, bars, book, committed, misses, strict, text
+from labkit.results import PROFILES, bars, book, committed, misses, rendering, strict, text
 from labkit.resume import Resume, data_sha256
 
 import keras
@@ -39,8 +40,14 @@ def start(lab: str, seed: int | None = None) -> "Run":
         raise ValueError(f"LABS_PROFILE is {profile!r}; choose one of {', '.join(PROFILES)}")
     run = Run(lab, profile, seed)
     keras.utils.set_random_seed(seed)
+    tf.get_logger().addFilter(_is_news)
     print(run.status())
     return run
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether a warning is news: every new model is traced, and TensorFlow wonders why."""
+    return "triggered tf.function retracing" not in str(record.msg)
 
 
 class Run:
@@ -88,7 +95,7 @@ class Run:
     def status(self) -> str:
         """Return one line: lab, profile, device, numerics, time this machine will take."""
         parts = [self.lab, self.profile, self.device, f"fast: {self.fast_policy}"]
-        if not os.environ.get("LABS_SOURCE_SHA256"):  # a tool's run, whose page others will read
+        if not rendering():
             parts.append(self._estimate())
         return " · ".join(parts)
 

@@ -607,6 +607,13 @@ def test_a_faulty_manifest_is_named(tmp_path, change, words):
 # --- files outside the manifest, with the hash that their publisher states -----------------------
 
 
+def test_who_fetches_all_sets_need_not_have_those_of_mirrors(course, capsys):
+    course()
+    assert data.main(["fetch"]) == 0
+    assert "LABS_MIRROR" in capsys.readouterr().err
+    assert data.main(["fetch", "toy"]) == 1
+
+
 def published(url: str, body: bytes = BODY) -> Path:
     return data.published("weights", "toy.h5", url, f"md5:{hashlib.md5(body).hexdigest()}")
 

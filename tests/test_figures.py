@@ -1,5 +1,6 @@
 """Diagrams: every arrow points downwards, no box covers another, every layer is described."""
 
+import io
 import itertools
 
 from labkit import figures
@@ -9,7 +10,9 @@ from tools import cells
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
+import PIL.Image
 import pytest
+from IPython.display import Image
 from keras import layers
 
 SKIP = ["in", "a", "b", "c", "end"], [
@@ -134,3 +137,100 @@ def test_shared_layers_and_bare_operations_are_drawn(drawn):
 def test_a_model_without_inputs_is_refused():
     with pytest.raises(ValueError, match=r"begin it with keras\.Input"):
         figures.diagram(keras.Sequential([layers.Dense(1)]), "caption")
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    """Return a list to which everything displayed is added."""
+    found = []
+    monkeypatch.setattr(figures, "display", found.append)
+    return found
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (8, 12, 3)])
+def test_animation_holds_all_frames_and_stands_still_at_the_last(displayed, shape):
+    shades = [0, 128, 255]
+    frames = [np.full(shape, shade, "uint8") for shade in shades]
+    figures.animation(frames, "Dark, grey, bright.", seconds=0.25, shrink=2)
+    picture, caption = displayed
+    assert caption.data == f"*{picture.alt}*" == "*Dark, grey, bright.*"
+    assert picture.data.startswith(b"\x89PNG")
+    with PIL.Image.open(io.BytesIO(picture.data)) as stored:
+        assert (stored.size, stored.n_frames, stored.default_image) == ((6, 4), 4, True)
+        seen, milliseconds = [], []
+        for place in range(stored.n_frames):  # the still picture, then the frames
+            stored.seek(place)
+            seen.append(int(np.asarray(stored.convert("L"))[0, 0]))
+            milliseconds.append(stored.info.get("duration"))
+    assert seen == pytest.approx([255, *shades], abs=17)
+    assert milliseconds[1:] == [250, 250, 2000]
+
+
+@pytest.mark.parametrize("caption", ["", "two\nlines"])
+def test_a_caption_is_one_line(displayed, caption):
+    with pytest.raises(ValueError, match="one line"):
+        figures.animation([np.zeros((4, 4), "uint8")], caption)
+    assert displayed == []
+
+
+@pytest.mark.parametrize("page", [True, False])
+def test_private_pictures_do_not_reach_a_page(monkeypatch, page):
+    found = []
+    monkeypatch.setattr(figures, "display", found.append)
+    monkeypatch.setenv("LABS_SOURCE_SHA256", "abc" if page else "")
+    figures.images([np.zeros((4, 4, 3))] * 3, [""] * 3, "Three photos.", private=True)
+    pictures = [thing for thing in found if isinstance(thing, Image)]
+    assert len(pictures) == (0 if page else 1)
+    assert "Three photos." in found[-1].data
+
+
+# --- objects in pictures --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Return a list to which every figure is added, with its caption and options."""
+    found = []
+    monkeypatch.setattr(figures, "show", lambda *given, **options: found.append((*given, options)))
+    yield found
+    plt.close("all")
+
+
+def test_labels_of_boxes_stay_inside_their_picture(shown):
+    wide, high = np.zeros((40, 120, 3)), np.full((120, 40, 3), 255, "uint8")
+    corners = [(0, 0, 0.1, 0.1), (0.9, 0, 1, 0.1), (0, 0.95, 0.1, 1), (0.9, 0.95, 1.2, 1.1)]
+    marks = [figures.Mark(box, "a rather long name", 0.5, "hit") for box in corners]
+    figures.boxes([wide, high], [marks, marks], "Two pictures.", columns=2)
+    ((figure, _, options),) = shown
+    assert options == {"photo": True, "private": False}
+    figure.draw_without_rendering()
+    for panel in figure.axes:
+        assert len(panel.patches) == len(panel.texts) == 4
+        frame = panel.get_window_extent()
+        for text in panel.texts:
+            plate = text.get_bbox_patch().get_window_extent()
+            assert frame.x0 - 1 <= plate.x0
+            assert frame.y1 + 1 >= plate.y1
+            if plate.width <= frame.width:
+                assert frame.x1 + 1 >= plate.x1
+
+
+def test_caption_says_what_the_boxes_hold(shown):
+    cats = [figures.Mark((0, 0, 1, 1), "cat", kind="hit")] * 2
+    others = [figures.Mark((0, 0, 1, 1), "dog", kind="missed"), figures.Mark((0, 0, 1, 1), "cow")]
+    figures.boxes([np.zeros((9, 9, 3))] * 2, [cats + others, []], "Pets.", private=True)
+    ((_, caption, options),) = shown
+    assert caption == "Pets. Picture 1: 2 cat, 1 dog (missed), 1 cow. Picture 2: nothing."
+    assert options["private"]
+
+
+def test_every_picture_needs_its_marks():
+    with pytest.raises(ValueError, match="2 pictures, but marks for 1"):
+        figures.boxes([np.zeros((9, 9, 3))] * 2, [[]], "Pets.")
+
+
+def test_kinds_of_marks_differ_in_dash_and_are_light():
+    colours, dashes = zip(*figures.MARKS.values(), strict=True)
+    assert len(set(dashes[1:])) == len(dashes) - 1
+    for colour in colours:  # dark text stands on it
+        assert np.mean(plt.matplotlib.colors.to_rgb(colour)) > 0.6

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from labkit import data, fetch, originals
-from preprocessing import centre_square, photo_folder
+from preprocessing import centre_square, image_array, photo_folder
 from tools import build
 
 import hypothesis.strategies as st
@@ -226,6 +226,36 @@ def test_photos_are_stored_as_they_are(shop, name):
     with zipfile.ZipFile(place) as archive:
         for example in tfds.as_numpy(raw):
             assert example["image"] == archive.read(example["image/filename"].decode())
+
+
+def test_faces_have_no_labels(tmp_path, monkeypatch):
+    folder, name = tmp_path / "datasets", "celeba_half_10k.zip"
+    faces = {f"{n:06}.jpg": encoded(picture(89, 109, seed=n)) for n in range(1, 6)}
+    (folder / "bundled" / "celeba").mkdir(parents=True)
+    (folder / "bundled" / "celeba" / name).write_bytes(content := zipped(faces))
+    shutil.copy(DATASETS / "photos.py", folder)
+    entry = tomllib.loads(MANIFEST.read_text("utf-8"))["celeba"]
+    entry["files"] = {name: facts(content)}
+    (folder / "manifest.toml").write_text(tomlkit.dumps({"celeba": entry}))
+    monkeypatch.setenv("LABS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(data, "DATASETS", folder)
+    examples = tfds.load("celeba", split="train", data_dir=data.tfds_dir("celeba"))
+    assert filenames(examples) == order(list(faces))
+    for example in tfds.as_numpy(examples):
+        assert example.keys() == {"image", "image/filename"}
+        assert example["image"].shape == (109, 89, 3)
+
+
+def test_the_mirror_holds_ten_thousand_faces():
+    from test_data import MIRROR
+
+    ((name, known),) = data.dataset("celeba")["files"].items()
+    file = MIRROR / "celeba" / name
+    if not file.exists():
+        pytest.skip("no mirror with the faces")
+    assert fetch.right(file, **known)
+    with zipfile.ZipFile(file) as archive:
+        assert archive.namelist() == [f"{n:06}.jpg" for n in range(1, 10_001)]
 
 
 def test_the_official_set_is_asked_for_by_its_version(tmp_path, monkeypatch):
@@ -527,6 +557,41 @@ def test_centre_square_works_in_a_pipeline():
 def test_centre_square_refuses(photo, size, message):
     with pytest.raises(ValueError, match=message):
         centre_square(photo, size)
+
+
+def examples_of(images) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices({"image": images})
+
+
+def test_images_are_surrounded_with_black():
+    grey = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
+    images = image_array(examples_of(grey), 32, 32)
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(images, np.pad(grey, [(0, 0), (2, 2), (2, 2), (0, 0)]))
+
+
+def test_the_middle_of_images_is_cut_out_and_scaled():
+    photos = np.random.default_rng(0).integers(0, 256, (2, 109, 89, 3), np.uint8)
+    photos[:, 27:81, 17:71] = 200  # the middle 54 × 54 pixels
+    images = image_array(examples_of(photos), 54, 64)
+    assert images.shape == (2, 64, 64, 3)
+    assert (images == 200).all()
+    photos = np.stack([np.asarray(picture(108, 108, seed=seed)) for seed in range(3)])
+    expected = np.stack([255 * centre_square(photo, 64) for photo in photos])
+    assert np.abs(image_array(examples_of(photos), 108, 64) - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    ("images", "crop", "message"),
+    [
+        (np.zeros((2, 4, 4, 1), "float32"), 4, "must be dicts with 'image', uint8"),
+        (np.zeros((0, 4, 4, 1), "uint8"), 4, "there are no examples"),
+        (np.zeros((2, 4, 4, 1), "uint8"), 0, "crop and size must be at least 1, not 0 and 4"),
+    ],
+)
+def test_image_array_refuses(images, crop, message):
+    with pytest.raises(ValueError, match=message):
+        image_array(examples_of(images), crop, 4)
 
 
 # --- a student's own photos -----------------------------------------------------------------------

@@ -121,6 +121,12 @@ def test_probe_measures_and_remembers(tmp_path, monkeypatch):
     assert machine.probe() == first
 
 
+def test_ceiling_is_measured_for_each_shape():
+    found = machine.ceiling("float32", [(2, 8, 8), (4, 4, 8)], repeats=1)
+    assert list(found) == ["2×8×8", "4×4×8"]
+    assert min(found.values()) > 0
+
+
 def test_one_cycle_climbs_to_its_peak_and_falls_to_zero():
     rate = schedules.one_cycle(peak=0.5, steps=100, climb=0.2)
     rates = [float(rate(step)) for step in range(101)]

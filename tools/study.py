@@ -190,9 +190,11 @@ def _key(settings: dict) -> str:
 
 
 def _words(values: dict) -> str:
-    """Return names and values in a line; lists, such as learning curves, are left out."""
+    """Return names and values in a line; lists and dicts, such as curves, are left out."""
     texts = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in values.items()}
-    return ", ".join(f"{k} {text}" for k, text in texts.items() if not isinstance(text, list))
+    return ", ".join(
+        f"{k} {text}" for k, text in texts.items() if not isinstance(text, list | dict)
+    )
 
 
 def main() -> int:
