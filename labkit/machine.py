@@ -43,13 +43,12 @@ def versions() -> dict[str, str]:
 def probe() -> dict[str, float]:
     """Return GFLOP/s of one training step of a 3×3 convolution per policy, measured once.
 
-    The result is kept in the work folder, under the processor's name, the TensorFlow version and
-    the instruction set allowed to oneDNN. Policies that the machine lacks are not tried: on some,
-    trying ends the process.
+    The result is kept in the work folder, under the processor's name, the TensorFlow version,
+    whether TensorFlow uses oneDNN, and the instruction set allowed to it. Policies that the machine
+    lacks are not tried: on some, trying ends the process.
     """
-    key = "|".join(
-        [_processor(), str(describe()["gpu"]), tf.__version__, os.environ.get(_ISA, "any")]
-    )
+    settings = (os.environ.get(name, "any") for name in (_ONEDNN, _ISA))
+    key = "|".join([_processor(), str(describe()["gpu"]), tf.__version__, *settings])
     file = home() / "machine.json"
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
@@ -61,7 +60,7 @@ def probe() -> dict[str, float]:
     return known[key]
 
 
-_ISA = "ONEDNN_MAX_CPU_ISA"
+_ONEDNN, _ISA = "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA"
 
 
 def _candidates() -> list[str]:

@@ -1,6 +1,9 @@
 """The frame around a lab: profiles, recorded metrics, bars, strict mode, numerics."""
 
 import json
+import os
+import subprocess
+import sys
 
 import labkit
 from labkit import machine, results, schedules
@@ -48,6 +51,16 @@ def test_status_line_scales_the_committed_seconds(run, monkeypatch):
     reference = {"seconds": 120.0, "numerics": numerics, "machine": {"gflops": 600.0}}
     monkeypatch.setattr(run_module, "committed", lambda *_: reference)
     assert "about 4 min here" in run.status()
+
+
+@pytest.mark.parametrize(("wanted", "found"), [(None, "1"), ("0", "0")])
+def test_onednn_is_on_unless_somebody_turned_it_off(wanted, found):
+    environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
+    if wanted:
+        environment["TF_ENABLE_ONEDNN_OPTS"] = wanted
+    code = "import labkit, os; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    command = [sys.executable, "-c", code]
+    assert subprocess.check_output(command, env=environment, text=True).strip() == found
 
 
 def test_imitated_old_processor_gets_no_bfloat16(monkeypatch):
