@@ -656,7 +656,7 @@ table.map(lambda value: "–" if np.isnan(value) else f"{value:.4g}")
 # %% [markdown]
 # **What happened, and why.** The auto-encoder has put its codes wherever it liked, in rays that reach far
 # out, most of them outside the square (column *inside*). Its decoder is smooth, so the left grid has digits,
-# too, but only of a few kinds: the others have their codes elsewhere, and nothing in the network says where.
+# too, but not of all kinds: some have all their codes elsewhere, and nothing in the network says where.
 # Whoever draws a code has to guess, and between the rays lie places where nothing was learned. The variational
 # one was made to fill one round cloud around 0. Its grid shows digits of all kinds that turn into each
 # other, and a code drawn from the standard normal distribution decodes to a digit. The price stands in the
@@ -740,9 +740,8 @@ figures.images(
 
 # %% [markdown]
 # Every step of the way shows what the decoder makes of a code that perhaps no image has. Both walks pass
-# through other digits: in a plane there is often no other way. The two networks differ in how long they
-# stay: the auto-encoder's rays are long, so most of its steps show the digit at one end, and the change comes
-# all at once.
+# through other digits: in a plane there is often no other way. Here and there the picture is a blot; in the
+# walks of the auto-encoder this is where they have left one ray of codes and not yet reached the next.
 #
 # ## 6. Experiment 2 · What β and the latent dimension do
 #
@@ -798,10 +797,10 @@ figures.show(
 # and the network comes closer to an auto-encoder, with codes outside the square
 # and gaps between them. The negative ELBO counts both terms at the full price. A network that was trained
 # at another price has minimised something else. At a tenth of the price and at ten times the price the sum is
-# clearly worse. At half the price it is not: the sum is about that of β = 1, and may come out smaller.
-# That is no contradiction: the bound speaks of the best possible network, and a training that ends after some
-# epochs may be helped on its way by cheaper nats. So the book's ½ does little harm in two dimensions. (What its
-# sixteenth does in sixteen, you can try.)
+# clearly worse. At half the price it is not: the sum is about that of β = 1, and which of the two is smaller
+# changes with the number of epochs. That is no contradiction: the bound speaks of the best possible network, and
+# a training that ends after some epochs may be helped on its way by cheaper nats. So the book's ½ does little
+# harm in two dimensions. (What its sixteenth does in sixteen, you can try.)
 
 # %%
 latent_dims = sorted(latent_dim for latent_dim, beta in vaes if beta == 1.0)
