@@ -537,8 +537,8 @@ def train_network(name, make, latent_dim, callbacks=(), loss=None, **options):
 
 # %% [markdown]
 # First the auto-encoder. It needs no training step of its own: input, target, loss. **Predict first:** it
-# has two numbers for each image, and nothing holds them in any range. How many of the 225 codes of the grid
-# will decode to a digit that you can read?
+# has two numbers for each image, and nothing holds them in any range. How many of the ten kinds of digit
+# will its grid show?
 
 # %%
 grid = DecodedGrid(run.log_dir / "autoencoder" / "grid")
