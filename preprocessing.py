@@ -943,8 +943,8 @@ def object_batches(examples, size, batch_size=8, shuffle=False, augment=(), seed
         augment: functions `(images, objects, seed) -> (images, objects)`, applied to whole batches
             in this order; for training only.
         seed: integer that decides order and augmentation, as for `with_seeds`.
-        sizes: pairs (height, width), in the proportions of `size`: every batch is scaled to one
-            of them at random (multi-scale training).
+        sizes: pairs (height, width), in the proportions of `size`: pictures are fitted into the
+            largest, and every batch is scaled to one of them at random (multi-scale training).
 
     Returns:
         `tf.data.Dataset` of batches (images, objects): float32 in [0, 1], shape (batch, height,
@@ -961,7 +961,7 @@ def object_batches(examples, size, batch_size=8, shuffle=False, augment=(), seed
         examples = examples.shuffle(n_examples, seed=seed)
 
     def frame(example):
-        return letterbox(*parse_objects(example), size)
+        return letterbox(*parse_objects(example), max(sizes) if sizes else size)
 
     def change(batch, batch_seed):
         images, objects = batch
