@@ -74,6 +74,22 @@ def test_penalty_of_short_numbers_is_float32(lab):
     assert float(penalty) == pytest.approx(1.0, abs=0.05)
 
 
+def test_penalty_teaches_the_same_as_with_the_leaky_layer_of_keras(lab):
+    pair, learned = RNG.normal(size=(2, 6, 8, 8, 1)).astype("float32"), []
+    for leaky in (lab.Leaky, layers.LeakyReLU):
+        keras.utils.set_random_seed(1)
+        critic = keras.Sequential([
+            keras.Input((8, 8, 1)), layers.Conv2D(4, 3), leaky(), layers.Conv2D(4, 3), leaky(),
+            layers.Flatten(), layers.Dense(1),
+        ])  # fmt: skip
+        with tf.GradientTape() as tape:
+            penalty = lab.gradient_penalty(critic, *pair, np.linspace(0, 1, 6, dtype="float32"))
+        kernels = [layer.kernel for layer in critic.layers if hasattr(layer, "kernel")]
+        learned.append([critic(pair[0]), *tape.gradient(penalty, kernels)])
+    for one, two in zip(*learned, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+
+
 # --- points ---------------------------------------------------------------------------------------
 
 
@@ -173,6 +189,27 @@ def test_five_critic_steps_to_one_of_the_generator(lab, monkeypatch):
     penalty, count = wgan.trackers[1], wgan.trackers[1].count
     assert float(count) == 5
     assert float(penalty.result()) > 0
+
+
+def test_average_follows_the_generator(lab, monkeypatch):
+    monkeypatch.setattr(lab.run, "fast_policy", "float32")
+    wgan = lab.make_wgan(IMAGES, width=4, learning_rate=1e-3)
+    expected = [np.asarray(variable) for variable in wgan.average.variables]
+    batches = tf.constant(IMAGES[:20].reshape(5, 4, 8, 8, 1))
+    for step in (1, 2, 3):
+        wgan.train_step(batches)
+        share = 9 / (10 + step)
+        for mean, now in zip(expected, wgan.generator.variables, strict=True):
+            mean += share * (np.asarray(now) - mean)
+    for mean, found in zip(expected, wgan.average.variables, strict=True):
+        np.testing.assert_allclose(found, mean, atol=1e-5)
+    wgan.optimizer.iterations.assign(10_000)
+    before = [np.asarray(variable) for variable in wgan.average.variables]
+    wgan.follow()
+    for mean, now, found in zip(
+        before, wgan.generator.variables, wgan.average.variables, strict=True
+    ):
+        np.testing.assert_allclose(found, mean + 0.005 * (np.asarray(now) - mean), atol=1e-6)
 
 
 def test_operations_are_counted_by_hand(lab):

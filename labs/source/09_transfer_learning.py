@@ -70,6 +70,7 @@ import collections, functools, time
 
 LITE = backbones.LITE
 CUT = "stage5_block3_add"  # partly unfrozen: what comes after this layer learns
+SMALL = run.scale(quick=64, standard=96, full=96)  # pixels, for pictures that are enlarged
 
 
 @functools.cache
@@ -411,7 +412,7 @@ make_body = run.scale(quick=make_small, standard=make_small, full=bare_network)
 with run.fast():
     scratch = compiled(make_network(make_body((SIZE, SIZE, 3)), 2))
 batches = training_batches(pets)
-epochs = run.scale(quick=10, standard=40, full=200)
+epochs = run.scale(quick=5, standard=25, full=200)
 cycle = schedules.one_cycle(2e-3, epochs * len(batches))
 patience = run.scale(quick=1000, standard=1000, full=30)
 keep_best = keras.callbacks.EarlyStopping(
@@ -846,8 +847,8 @@ show_worst(other, tests["other_finetuned"], "Its worst answers in the second tas
 
 # %%
 small_splits = {"training": "train[:80%]", "validation": "train[80%:]", "test": "test"}
-small_pets = read_photos("cifar10_sample", small_splits, 96, ["cat", "dog"])
-small_features = features_of(small_pets, LITE, 96)
+small_pets = read_photos("cifar10_sample", small_splits, SMALL, ["cat", "dog"])
+small_features = features_of(small_pets, LITE, SMALL)
 small_head = train_head(small_features, small_pets, run.seed)
 answers = small_head(small_features["test"]).numpy()
 run.record(accuracy_frozen_cifar10=accuracies(answers, small_pets.labels["test"]))
@@ -882,7 +883,6 @@ show_worst(
 
 
 # %% tags=["definition"]
-SMALL = run.scale(quick=64, standard=96, full=96)  # pixels
 HEADS = ("early", "middle", "last")  # depths 3, 4 and 5
 
 
@@ -957,7 +957,7 @@ def learn(network, weights, batches, test_batches, peak, steps):
 
 
 # %% tags=["definition"]
-STEPS = run.scale(quick=4, standard=250, full=250)
+STEPS = run.scale(quick=2, standard=150, full=250)
 HEAD_STEPS = run.scale(quick=100, standard=600, full=600)
 
 

@@ -16,7 +16,7 @@
 # After this lab you can
 #
 # - say what generator and discriminator play for, and why a perfect discriminator teaches nothing;
-# - measure how far apart two distributions are by the way that their points would have to go (Wasserstein
+# - measure how far apart two distributions are by how far their points would have to move (Wasserstein
 #   distance), and train a critic that estimates it;
 # - write the gradient penalty, a gradient inside a gradient, and check it;
 # - train two networks against each other in one `fit`, stop it anywhere, and go on exactly;
@@ -145,6 +145,18 @@ real, fake = cloud((-2, 0), 0.3, seed=1), cloud((2, 0), 0.3, seed=2)
 
 
 # %% tags=["definition"]
+class Leaky(layers.LeakyReLU):
+    """LeakyReLU for a network that is differentiated twice (section 4).
+
+    TensorFlow's own operation has zeros for its second derivative and carries them back through all
+    layers; here there is nothing to carry.
+    """
+
+    def call(self, x):
+        slope = tf.where(x > 0, 1.0, self.negative_slope)
+        return x * tf.cast(tf.stop_gradient(slope), x.dtype)
+
+
 def make_mlp(n_inputs, n_outputs, limit=None):
     """Return three hidden layers of 64; with `limit`, all weights start between ±limit."""
 
@@ -153,7 +165,7 @@ def make_mlp(n_inputs, n_outputs, limit=None):
 
     stack = [keras.Input((n_inputs,))]
     for _ in range(3):
-        stack += [layers.Dense(64, kernel_initializer=start()), layers.LeakyReLU()]
+        stack += [layers.Dense(64, kernel_initializer=start()), Leaky()]
     return keras.Sequential([*stack, layers.Dense(n_outputs, kernel_initializer=start())])
 
 
@@ -262,8 +274,7 @@ print("of the slope of ln (1 − D), less than a twentieth of its largest value 
 # **What happened, and why.** The slope of $\ln (1 - D)$ is $\sigma(s)$ times that of the score. For a
 # discriminator that is certain, $s$ is far below 0, so $\sigma(s)$ is almost 0, and with it the slope:
 # the *vanishing gradient* of lab 5, with the same cause. The slope of $-\ln D$ does not vanish. But it grows
-# with the training of the discriminator, while the points have as far to go as before: its size is no measure of
-# the way.
+# as the discriminator is trained, although the points have as far to go as before: its size does not say how far.
 #
 # A discriminator that is too weak points in the wrong direction (section 5 shows one). So people kept the
 # balance by hand: how many steps for the one, how many for the other. That is what made these networks so
@@ -272,7 +283,7 @@ print("of the slope of ln (1 − D), less than a twentieth of its largest value 
 # ## 3. Another distance: how far must the points go?
 #
 # Think of $q$ as heaps of earth and of $p$ as the shape they should get. The *Wasserstein distance* (also
-# *earth mover's distance*) is the work of the best plan, amount times way:
+# *earth mover's distance*) is the work of the best plan, amount times distance:
 #
 # $$W(p, q) = \inf_{\gamma} \operatorname{E}_{(x, y) \sim \gamma} \|x - y\|,$$
 #
@@ -282,7 +293,7 @@ print("of the slope of ln (1 − D), less than a twentieth of its largest value 
 
 # %% tags=["definition"]
 def wasserstein(x, y):
-    """Return the mean way of the best one-to-one plan between two sets of points, twice (n, d)."""
+    """Return the mean distance of the best one-to-one plan between two sets of points, twice (n, d)."""
     ways = spatial.distance.cdist(x, y)
     return float(ways[optimize.linear_sum_assignment(ways)].mean())
 
@@ -318,9 +329,9 @@ panels[1].set(xlabel="distance d of the means", ylabel="Wasserstein")
 figures.show(figure, "The divergence ends at ln 2 and becomes flat; the Wasserstein distance does not.")  # fmt: skip
 
 # %% [markdown]
-# The left curve has no slope where the two no longer overlap; the right one has slope 1 there. (It does not begin at
-# 0: 300 points and 300 others never lie in the same places.) This is the loss we want. Nobody can go through all plans for images. But there is a second way to the same
-# number (Kantorovich and Rubinstein): look for the function that is as high as possible on $p$ and as low
+# The left curve is flat where the two no longer overlap; the right one has slope 1 there. (It does not start at 0: two
+# samples of 300 points never coincide.) This is the loss we want, but for images nobody can search through all plans.
+# There is a second way to the same number (Kantorovich and Rubinstein): look for the function that is as high as possible on $p$ and as low
 # as possible on $q$, among all functions that are nowhere steeper than 1 (*1-Lipschitz*):
 #
 # $$W(p, q) = \max_{D} \; \operatorname{E}_{x \sim p}[D(x)] - \operatorname{E}_{x \sim q}[D(x)], \qquad
@@ -568,7 +579,7 @@ print("places of the real points:", places_served(eight), "· of one cloud:", pl
 # - $-\ln D$ with a *strong* one: five steps for it, one for the generator;
 # - the critic with penalty: five steps for it, one for the generator. (That a critic is "too good" does
 #   not matter.) Its penalty weighs λ = 1: on this small scale the slope has to turn between places that
-#   lie close together, and with the book's 10 it is kept too even for that.
+#   lie close together, and with the book's 10 the slope would be too uniform for that.
 
 
 # %% tags=["definition"]
@@ -618,8 +629,8 @@ for name, (losses, turns) in GAMES.items():
     players = with_adam(make_mlp(8, 2), 1e-3), with_adam(make_mlp(2, 1), 1e-3)
     snapshots[name] = [players[0][0](noise(0, 5, 500)).numpy()]
     for part in range(4):
-        numbers = (tf.constant(number) for number in (turns, ROUNDS * part, ROUNDS))
-        play(*players, losses, next(numbers), eight, *numbers)
+        first, rounds = tf.constant(ROUNDS * part), tf.constant(ROUNDS)
+        play(*players, losses, tf.constant(turns), eight, first, rounds)
         snapshots[name].append(players[0][0](noise(0, 5, 500)).numpy())
 
 # %% [markdown]
@@ -674,7 +685,7 @@ print("and less than half as far:", distance[penalty] < distance["−ln D, weak"
 # | | data | images | side | channels in the last block | Adam's rate | passes over the data |
 # |---|---|---|---|---|---|---|
 # | `quick` | part of Fashion-MNIST that ships with the course | 5,000 | 32 | 16 | 0.001 | 6 |
-# | `standard` | Fashion-MNIST | 60,000 | 32 | 64 | 0.0002 | 14 |
+# | `standard` | Fashion-MNIST | 60,000 | 32 | 64 | 0.0002 | 11 |
 # | `full` | CelebA through TensorFlow Datasets | 182,637 | 64 | 64 | 0.0001 | 25, as in the book |
 #
 # A shorter training needs longer steps, so its rate is higher. Section 8 has faces, too. The images of Fashion-MNIST get
@@ -720,7 +731,7 @@ def tile(images, columns=10):
 
 # %%
 caption = "Sixty training images."
-figures.images([tile(train[:60], 20)], [""], caption, columns=1, size=7, private=PRIVATE)
+figures.images([tile(train[:60], 20)], [""], caption, columns=1, size=7.2, private=PRIVATE)
 
 # %% [markdown]
 # ### 6.2 Build and train
@@ -758,7 +769,7 @@ def make_critic(size=64, channels=3, width=64):
     """Return the book's discriminator without batch normalisation: images -> scores (1,)."""
     stack = [keras.Input((size, size, channels))]
     for number in range(int(np.log2(size)) - 2):
-        stack += [layers.Conv2D(width * 2**number, 4, 2, "same"), layers.LeakyReLU()]
+        stack += [layers.Conv2D(width * 2**number, 4, 2, "same"), Leaky()]
     stack += [layers.Conv2D(1, 4, dtype="float32"), layers.Flatten(dtype="float32")]
     return keras.Sequential(stack, name="critic")
 
@@ -780,6 +791,10 @@ for side, channels in [(64, 3), (32, 1)]:
 # width, channels); all else is in `train_step` (lab 6). Both kinds of steps are `tf.function`s: each is
 # traced once, although `train_step` calls one of them five times.
 #
+# A generator that follows a critic swings: from one step to the next a shoe becomes a boot and back. So we keep a
+# second one, whose weights are a running mean of the first one's, over some 200 steps (an *exponential moving
+# average*; the book has none). It takes no part in the game. It is what we look at, judge and save.
+#
 # Random numbers come from a `SeedGenerator`: it is part of the model's state, like the weights, so a
 # training that was stopped goes on with the numbers that it would have had. First who plays and in what
 # order:
@@ -795,6 +810,8 @@ class Game(keras.Model):
     def __init__(self, generator, critic, seed=0):
         super().__init__()
         self.generator, self.critic = generator, critic
+        self.average = keras.models.clone_model(generator)
+        self.average.set_weights(generator.get_weights())
         self.seeds = keras.random.SeedGenerator(seed)
         names = ("critic_loss", "gradient_penalty", "generator_loss")
         self.trackers = [keras.metrics.Mean(name) for name in names]
@@ -814,7 +831,14 @@ class Game(keras.Model):
             for tracker, value in zip(self.trackers, self.critic_step(images)):
                 tracker.update_state(value)
         self.trackers[2].update_state(self.generator_step(batches.shape[1]))
+        self.follow()
         return {tracker.name: tracker.result() for tracker in self.trackers}
+
+    def follow(self):
+        """Move the average a little towards the generator: by 9 / (10 + step), at least 0.005."""
+        share = tf.maximum(9 / (10 + tf.cast(self.optimizer.iterations, tf.float32)), 0.005)
+        for mean, now in zip(self.average.variables, self.generator.variables):
+            mean.assign_add(share * (now - mean))
 
 
 # %% [markdown]
@@ -882,7 +906,7 @@ def make_wgan(images, width, learning_rate):
 
 
 # %% tags=["nbval-check-output"]
-pictures = tf.random.stateless_uniform((8, 32, 32, 1), seed=(11, 3), minval=-1)
+pictures = tf.random.stateless_uniform((8, 8, 8, 1), seed=(11, 3), minval=-1)
 toy = make_wgan(pictures, width=4, learning_rate=1e-3)
 steps = {
     "critic": lambda: toy.critic_step(pictures),
@@ -933,7 +957,7 @@ class SampleGrid(keras.callbacks.Callback):
             self.draw(step, logs)
 
     def draw(self, step, logs):
-        images = self.model.generator(self.latents, training=False)
+        images = self.model.average(self.latents, training=False)
         self.grids.append(tile(to_bytes(images)))
         with self.writer.as_default(step=step):
             tf.summary.image("generated", self.grids[-1][None])
@@ -971,7 +995,7 @@ def train_wgan(name, images, epochs, every, width, learning_rate, batch_size=64)
 # epoch.
 
 # %%
-epochs = run.scale(quick=6, standard=14, full=25)
+epochs = run.scale(quick=6, standard=11, full=25)
 every = run.scale(quick=15, standard=200, full=1000)
 settings = {
     "width": run.scale(quick=16, standard=64, full=64),
@@ -1003,7 +1027,7 @@ figures.images(
 )  # fmt: skip
 
 # %%
-figures.images([grids[-1]], [""], "The same hundred latent points at the end.", columns=1, size=6)
+figures.images([grids[-1]], [""], "The same hundred latent points at the end.", columns=1, size=7.2)
 
 # %%
 figures.animation(
@@ -1019,7 +1043,8 @@ figures.animation(
 # what the minimax game does not have.
 #
 # > **Note on the book.** In its program `os` is not imported, and the name of the picture in TensorBoard
-# > is not defined. A comment gives 1 as the learning rate; it is 0.0001.
+# > is not defined. A comment gives 1 as the learning rate; it is 0.0001. The folder of the logs has two names,
+# > `logs-wgan` and `logs_wgan`; the size of a photo is printed as 2181783 (218 × 178 × 3).
 #
 # TensorBoard has the grids with a slider (page *Images*) and all losses:
 
@@ -1050,8 +1075,8 @@ def sample(generator, latents):
 ends = np.random.default_rng(run.seed).normal(size=(12, LATENT_DIM))
 walks = np.concatenate([arc(*pair, np.linspace(0, 1, 10)) for pair in ends.reshape(6, 2, -1)])
 figures.images(
-    [tile(sample(wgan.generator, walks))], [""],
-    "Six walks, one a row, from one latent point (left) to another (right).", columns=1, size=6,
+    [tile(sample(wgan.average, walks))], [""],
+    "Six walks, one a row, from one latent point (left) to another (right).", columns=1, size=7.2,
 )  # fmt: skip
 
 # %% [markdown]
@@ -1060,9 +1085,9 @@ figures.images(
 # %% tags=["nbval-check-output"]
 file = run.log_dir / "models" / run.profile / "generator.keras"
 file.parent.mkdir(parents=True, exist_ok=True)
-wgan.generator.save(file)
+wgan.average.save(file)
 loaded = keras.saving.load_model(file)
-drawn = [sample(generator, walks).astype(int) for generator in (wgan.generator, loaded)]
+drawn = [sample(generator, walks).astype(int) for generator in (wgan.average, loaded)]
 print("same images:", np.abs(drawn[0] - drawn[1]).max() <= 1)
 
 # %% [markdown]
@@ -1072,15 +1097,15 @@ print("same images:", np.abs(drawn[0] - drawn[1]).max() <= 1)
 #
 # Eyes see what they want to see. A common measure (Heusel et al., 2017) sends many real and many
 # generated images through a network that was trained to recognise things, takes the features in front of
-# its classifier, and compares their means $\mu$ and covariances $\Sigma$. For normal distributions, the
-# (squared) Wasserstein distance with squared ways is known:
+# its classifier, and compares their means $\mu$ and covariances $\Sigma$. For two normal
+# distributions the Wasserstein distance whose cost is the *squared* length has a formula:
 #
 # $$F = \|\mu_1 - \mu_2\|^2 + \operatorname{tr}\!\Big(\Sigma_1 + \Sigma_2 - 2 \big(\Sigma_1^{1/2} \Sigma_2 \Sigma_1^{1/2}\big)^{1/2}\Big),$$
 #
 # the *Fréchet distance*. The usual network is Inception-v3; ours is the EfficientNet-Lite0 that ships
 # with the course (1,280 features, images scaled to 96 × 96, grey ones in three equal channels). **So our
-# numbers cannot be compared with those of papers.** What they mean is said by the two ends of a scale:
-# real images against other real images, and the images of the untrained generator.
+# numbers cannot be compared with those of papers.** Two ends of a scale give them a meaning: real images against other
+# real images, and the images of the untrained generator.
 #
 # The root of a matrix is computed from its eigenvalues, in float64. With fewer images than features,
 # covariances have many eigenvalues 0; in `quick` we add a small number to the diagonal (*ridge*).
@@ -1138,7 +1163,7 @@ def features(network, images):
 n = run.scale(quick=300, standard=5000, full=5000)
 latents = np.random.default_rng(run.seed).normal(size=(n, LATENT_DIM)).astype("float32")
 untrained = make_wgan(train, **settings).generator
-generated = sample(wgan.generator, latents)
+generated = sample(wgan.average, latents)
 sets = {"real": held_out[n : 2 * n], "untrained": sample(untrained, latents), "generated": generated}  # fmt: skip
 lite = make_features()
 reference = features(lite, held_out[:n])
@@ -1276,10 +1301,10 @@ print(f"{gflops:.0f} of {ceiling:.0f} GFLOP/s in {dtype}")
 # %% [markdown]
 # ## 8. Further · Faces
 #
-# The study `labs/studies/11_faces.py` trained the book's networks, at 64 pixels, on 9,000 faces of
-# CelebA: the middle 54 × 54 pixels of copies at half size, enlarged to 64, in 50 passes with batches of 32 and a rate
-# of 0.0002 (the book: 182,637 faces, 25 passes, 64, 0.0001). These photos are for research only, so neither they nor the network's weights are part of the
-# course, and no photo is shown. The faces below were drawn by the generator: these people do not exist.
+# The study `labs/studies/11_faces.py` trained the book's generator, and its critic without batch normalisation, at 64
+# pixels on 9,000 faces of CelebA: the middle 54 × 54 pixels of copies at half size, enlarged to 64, in 30 passes with
+# batches of 32 and a rate of 0.0002 (the book: 182,637 faces, 25 passes, 64, 0.0001). These photos are for research
+# only, so neither they nor the network's weights are part of the course, and no photo is shown. The faces below were drawn by the generator: these people do not exist.
 # *The two pictures are not covered by the licence of the course's text and figures.*
 
 
@@ -1300,13 +1325,13 @@ faces = studied[0]["metrics"]
 print(f"{faces['steps']} steps of the generator in {studied[0]['seconds'] / 60:.0f} minutes,",
       f"{faces['images_per_second']:.0f} images a second")  # fmt: skip
 print(studied[0]["machine"]["processor"], studied[0]["numerics"])
-figures.images([decoded(faces["grid"])], [""], "A hundred generated faces.", columns=1, size=6.5)
+figures.images([decoded(faces["grid"])], [""], "A hundred generated faces.", columns=1, size=7.2)
 
 # %%
 figures.images(
     [decoded(faces["strip"])], [""],
     f"Ten latent points after {', '.join(map(str, faces['strip_steps']))} steps, from top to bottom.",
-    columns=1, size=6.5,
+    columns=1, size=7.2,
 )  # fmt: skip
 
 # %% [markdown]
