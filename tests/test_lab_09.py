@@ -251,6 +251,20 @@ def test_rows_are_as_many_of_each_class(lab):
     assert not np.array_equal(rows, lab.choose_rows(labels, 3, seed=2))
 
 
+def test_head_of_a_logistic_regression_fits_the_network(lab):
+    rng, labels = np.random.default_rng(4), np.arange(40) % 2
+    features = rng.normal(5, 3, (40, 6)) + 4 * labels[:, None] * [1, 0, -1, 0, 0, 0]
+    features[:, 5] = 2.0  # a map that is always the same
+    kernel, bias = lab.fit_head(features, labels)
+    head = lab.make_head(6, 2)
+    head.set_weights([kernel, bias])
+    spread = features.std(axis=0)
+    scaled = (features - features.mean(axis=0)) / np.maximum(spread, spread.mean() / 3)
+    model = lab.LogisticRegression(C=0.01, max_iter=1000).fit(scaled, labels)
+    assert_allclose(head(features), model.predict_proba(scaled), atol=1e-5)
+    assert lab.accuracies(head(features), labels) > 0.7
+
+
 def test_too_few_examples_are_refused(lab):
     with pytest.raises(ValueError, match="only 2 examples, 3 are wanted"):
         lab.choose_rows(np.array([0, 0, 0, 1, 1]), 3, seed=0)
@@ -261,8 +275,7 @@ def test_every_strategy_is_measured(lab, monkeypatch):
     cached = (lab.frozen_body, lab.extractor_for, lab.frozen_parts, lab.tunable, lab.networks)
     for function in cached:
         function.cache_clear()
-    for name in ("STEPS", "HEAD_STEPS"):
-        monkeypatch.setitem(lab.learn.__globals__, name, 3)
+    monkeypatch.setitem(lab.compare_strategies.__globals__, "STEPS", 3)
     try:
         task = task_of(lab, n=12, size=64)
         kinds = lab.learn_from(task)
