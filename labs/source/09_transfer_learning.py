@@ -414,7 +414,7 @@ scratch_pets = read_photos(PETS, SPLITS, size, pets.classes)
 with run.fast():
     scratch = compiled(make_network(make_body((size, size, 3)), 2))
 batches = training_batches(scratch_pets, size)
-epochs = run.scale(quick=3, standard=25, full=200)
+epochs = run.scale(quick=3, standard=20, full=200)
 cycle = schedules.one_cycle(2e-3, epochs * len(batches))
 patience = run.scale(quick=1000, standard=1000, full=30)
 keep_best = keras.callbacks.EarlyStopping(
@@ -969,7 +969,7 @@ def learn(network, weights, batches, test_batches, peak, steps):
 # %% tags=["definition"]
 from sklearn.linear_model import LogisticRegression
 
-STEPS = run.scale(quick=2, standard=120, full=250)
+STEPS = run.scale(quick=2, standard=100, full=250)
 
 
 def fit_head(features, labels):
