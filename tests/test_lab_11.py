@@ -194,7 +194,7 @@ def test_five_critic_steps_to_one_of_the_generator(lab, monkeypatch):
 def test_average_follows_the_generator(lab, monkeypatch):
     monkeypatch.setattr(lab.run, "fast_policy", "float32")
     wgan = lab.make_wgan(IMAGES, width=4, learning_rate=1e-3)
-    expected = [np.array(variable) for variable in wgan.average.variables]
+    expected = [variable.numpy().copy() for variable in wgan.average.variables]
     batches = tf.constant(IMAGES[:20].reshape(5, 4, 8, 8, 1))
     for step in (1, 2, 3):
         wgan.train_step(batches)
@@ -204,7 +204,7 @@ def test_average_follows_the_generator(lab, monkeypatch):
     for mean, found in zip(expected, wgan.average.variables, strict=True):
         np.testing.assert_allclose(found, mean, atol=1e-5)
     wgan.optimizer.iterations.assign(10_000)
-    before = [np.array(variable) for variable in wgan.average.variables]
+    before = [variable.numpy().copy() for variable in wgan.average.variables]
     wgan.follow()
     for mean, now, found in zip(
         before, wgan.generator.variables, wgan.average.variables, strict=True
