@@ -1070,6 +1070,7 @@ def train_phase(number, network, learned, examples, validation_batches):
     network.compile(  # XLA would compile anew for each of the sizes
         keras.optimizers.AdamW(rate, weight_decay=5e-4), jit_compile=False
     )
+    network.optimizer.build(network.trainable_variables)  # else the step is prepared twice
     watch = ValidationMAP(validation_batches, EVERY)
     keep_best = keras.callbacks.EarlyStopping(
         "val_map_50", mode="max", patience=1000, restore_best_weights=True
