@@ -479,6 +479,12 @@ def test_batches_are_shuffled_and_changed_anew_in_every_epoch():
     assert len({str([labels.tolist() for _, labels in first[k : k + 3]]) for k in (0, 3, 6, 9)}) > 1
 
 
+def test_pictures_keep_the_detail_of_the_largest_size():
+    large, _ = next(iter(object_batches(make_examples(), (64, 64), 2)))
+    scaled, _ = next(iter(object_batches(make_examples(), (16, 16), 2, sizes=[(64, 64)])))
+    np.testing.assert_allclose(scaled, large, atol=1e-5)
+
+
 def test_a_batch_without_any_object():
     ((images, objects),) = object_batches(make_examples((0, 0)), (32, 32), augment=[jitter_objects])
     assert images.shape == (2, 32, 32, 3)
