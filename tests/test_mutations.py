@@ -7,7 +7,7 @@ import sys
 
 from labkit import results
 from labkit.paths import ROOT
-from labkit.results import bars, committed, misses
+from labkit.results import PROFILES, bars, committed, misses
 from tools import bars as bars_tool
 from tools import build, cells, readme, study
 
@@ -39,6 +39,12 @@ def change(file, old, new):
     ("file", "old", "new", "complaint"),
     [
         (f"labs/source/{LAB}.py", "batch_size=64", "batch_size=32", "code_sha256"),
+        (
+            f"labs/source/{LAB}.py",
+            "quick=10, standard=300",
+            "quick=10, standard=200",
+            "code_sha256",
+        ),
         ("preprocessing.py", "default_rng(seed)", "default_rng(seed + 1)", "preprocessing_sha256"),
         (f"labs/source/{LAB}.py", "After this lab you can", "You can", "prose changed"),
         (f"labs/source/{LAB}.py", "100 * np.mean(np.abs(", "100 * np.max(np.abs(", "solution"),
@@ -56,6 +62,18 @@ def test_changed_prose_does_not_need_a_render(copies):
     build.write(LAB)
     assert build.problems(LAB) == []
     assert any(cell.outputs for cell in cells.code(build.load_stored(LAB)))
+
+
+def test_a_value_of_another_profile_does_not_need_a_render(copies):
+    before = {profile: build.source_sha256(LAB, profile) for profile in PROFILES}
+    change(copies / f"labs/source/{LAB}.py", "quick=10, standard=300", "quick=9, standard=300")
+    changed = [
+        profile for profile in PROFILES if build.source_sha256(LAB, profile) != before[profile]
+    ]
+    assert changed == ["quick"]  # so the result of `quick` must be measured again
+    build.write(LAB)
+    assert build.problems(LAB) == []
+    assert "quick=9, standard=300" in (copies / f"labs/{LAB}.ipynb").read_text(encoding="utf-8")
 
 
 def test_comments_and_docstrings_do_not_age_outputs(copies):

@@ -22,10 +22,12 @@ from preprocessing import scale
 from labkit import data
 facts = dict.fromkeys(["numerics", "machine", "versions", "data", "date"], {})
 facts |= {"seconds": 1.0, "peak_memory_mb": 1, "source_sha256": os.environ["LABS_SOURCE_SHA256"]}
-run = types.SimpleNamespace(result=lambda: facts, forget_finished=lambda: None)
+run = types.SimpleNamespace(
+    result=lambda: facts, forget_finished=lambda: None, scale=lambda **sizes: sizes["standard"]
+)
 
 # %% tags=["definition"]
-FACTOR = 2
+FACTOR = run.scale(quick=1, standard=2, full=3)
 
 def double(x):
     "Return the double."
@@ -122,6 +124,7 @@ def test_changed_code_measures_only_what_it_decides(folder):
     change(lab, "import math, os", "import cmath, os")
     change(lab, "not a definition", "still none")
     change(lab, "Return the double.", "Return twice as much.")
+    change(lab, "quick=1", "quick=0")
     change(script, "(1, 2)", "(2, 5)")
     change(folder / "preprocessing.py", "unused(x):\n    return x", "unused(x):\n    return 0")
     run(folder, "00_double")
@@ -131,7 +134,7 @@ def test_changed_code_measures_only_what_it_decides(folder):
     assert run(folder, "--list").count("code changed") == 2
     run(folder, "00_double")
     assert measured(folder) == ["triple2", "triple5"]
-    change(lab, "FACTOR = 2", "FACTOR = 7")
+    change(lab, "standard=2", "standard=7")
     run(folder, "00_double")
     assert measured(folder) == ["double2", "double5"]
     change(folder / "preprocessing.py", "return x", "return x + 1")

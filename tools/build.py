@@ -26,10 +26,11 @@ def build(lab: str) -> nbformat.NotebookNode:
     notebook, stored = generate(lab), load_stored(lab)
     if stored is None:
         return notebook
-    if fingerprint(lab)["code_sha256"] == stored.metadata.get("course", {}).get("code_sha256"):
+    made = stored.metadata.get("course", {})
+    if made and fingerprint(lab, made["profile"])["code_sha256"] == made["code_sha256"]:
         for new, old in zip(cells.code(notebook), cells.code(stored), strict=True):
             new.outputs, new.execution_count = old.outputs, old.execution_count
-        notebook.metadata.course = stored.metadata.course
+        notebook.metadata.course = made
     return notebook
 
 
@@ -64,18 +65,18 @@ def load_stored(lab: str) -> nbformat.NotebookNode | None:
     return nbformat.read(file, as_version=4) if file.exists() else None
 
 
-def fingerprint(lab: str) -> dict[str, str]:
-    """Return the hashes of what decides a lab's outputs; the data come with the result."""
+def fingerprint(lab: str, profile: str) -> dict[str, str]:
+    """Return the hashes of what decides a lab's outputs in a profile; data come with the result."""
     source = cells.read(lab)
     return {
-        "code_sha256": cells.code_sha256(source),
-        "preprocessing_sha256": cells.preprocessing_sha256(source),
+        "code_sha256": cells.code_sha256(source, profile),
+        "preprocessing_sha256": cells.preprocessing_sha256(source, profile),
     }
 
 
-def source_sha256(lab: str) -> str:
-    """Return one hash of what decides a lab's outputs, for its result files."""
-    return hashlib.sha256(json.dumps(fingerprint(lab)).encode()).hexdigest()
+def source_sha256(lab: str, profile: str) -> str:
+    """Return one hash of what decides a lab's outputs in a profile, for its result file."""
+    return hashlib.sha256(json.dumps(fingerprint(lab, profile)).encode()).hexdigest()
 
 
 def ageing_sha256() -> str:
@@ -92,7 +93,7 @@ def problems(lab: str) -> list[str]:
     if stored is None:
         return [f"{lab}: no notebook; run `python -m tools.render {lab[:2]}`"]
     made = stored.metadata.get("course", {})
-    for key, value in fingerprint(lab).items():
+    for key, value in fingerprint(lab, made.get("profile", PROFILES[0])).items():
         if made.get(key) != value:
             found.append(f"{lab}: {key} changed since the outputs were made; render it again")
     for name in changed_data(made.get("data", {})):

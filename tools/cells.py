@@ -7,6 +7,7 @@ import linecache
 import re
 
 from labkit.paths import ROOT
+from labkit.results import PROFILES
 
 import jupytext
 import nbformat
@@ -86,27 +87,31 @@ def python(source: str) -> str:
     return TransformerManager().transform_cell(source)
 
 
-# --- fingerprints: what must change the outputs ---------------------------------------------------
+# --- fingerprints: what must change the outputs of a profile --------------------------------------
 
 
-def code_sha256(notebook: nbformat.NotebookNode) -> str:
-    """Return a hash of what the code cells do: comments and layout do not count."""
-    codes = [_normal(ast.parse(python(student(cell.source)))) for cell in code(notebook)]
+def code_sha256(notebook: nbformat.NotebookNode, profile: str) -> str:
+    """Return a hash of what the code cells do in a profile.
+
+    Comments and layout do not count, nor do the values that `run.scale` has for other profiles.
+    """
+    codes = [_normal(_parse(python(student(cell.source)), profile)) for cell in code(notebook)]
     return _sha256(json.dumps(codes))
 
 
-def preprocessing_sha256(notebook: nbformat.NotebookNode) -> str:
+def preprocessing_sha256(notebook: nbformat.NotebookNode, profile: str) -> str:
     """Return a hash of all of `preprocessing.py` that the code cells use, directly or not."""
-    used = set().union(*(_names(ast.parse(python(student(c.source)))) for c in code(notebook)))
-    return _sha256(json.dumps(_used_parts(_preprocessing(), used)))
+    trees = (_parse(python(student(cell.source)), profile) for cell in code(notebook))
+    return _sha256(json.dumps(_used_parts(_preprocessing(), set().union(*map(_names, trees)))))
 
 
 def study_sha256(lab: str, script: str, settings: dict) -> str:
     """Return a hash of what decides one row of a study: `measure`, and all that it uses.
 
-    That is code of the script itself, of the lab's set-up and definition cells, and of
-    `preprocessing.py`. `CASES` does not count, so that rows can be added. A definition is used
-    when its name stands in used code, as a name or as a text, or is one of the row's settings.
+    That is code of the script itself, of the lab's set-up and definition cells as they are in
+    `standard`, and of `preprocessing.py`. `CASES` does not count, so that rows can be added. A
+    definition is used when its name stands in used code, as a name or as a text, or is one of the
+    row's settings.
     """
     taught = [c for c in code(read(lab)) if {"setup", "definition"} & tags_of(c)]
     statements = [n for c in taught for n in _statements(python(solution(c.source)))]
@@ -115,6 +120,24 @@ def study_sha256(lab: str, script: str, settings: dict) -> str:
     lessons = _used_parts(_parts(statements), _words([own, loose, list(settings.values())]))
     prepared = _used_parts(_preprocessing(), _words([own, loose, lessons]))
     return _sha256(json.dumps([own, loose, lessons, prepared]))
+
+
+class _At(ast.NodeTransformer):
+    """Put the value of one profile in the place of each call of `run.scale`."""
+
+    def __init__(self, profile: str):
+        self.profile = profile
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        values = {keyword.arg: keyword.value for keyword in node.keywords}
+        is_scale = isinstance(node.func, ast.Attribute) and node.func.attr == "scale"
+        return values[self.profile] if is_scale and set(values) == set(PROFILES) else node
+
+
+def _parse(source: str, profile: str) -> ast.Module:
+    """Return the syntax tree of a source as it is in a profile."""
+    return _At(profile).visit(ast.parse(source))
 
 
 def _preprocessing() -> dict[str, ast.stmt]:
@@ -138,9 +161,9 @@ def _parts(statements: list[ast.stmt]) -> dict[str, ast.stmt]:
 
 
 def _statements(source: str) -> list[ast.stmt]:
-    """Return the statements of a source, imports one name at a time."""
+    """Return the statements of a source as in `standard`, imports one name at a time."""
     found = []
-    for node in ast.parse(source).body:
+    for node in _parse(source, "standard").body:
         if isinstance(node, IMPORTS):
             origin = {"module": node.module} if isinstance(node, ast.ImportFrom) else {}
             found += [type(node)(names=[alias], **origin) for alias in node.names]

@@ -50,7 +50,7 @@ def execute(lab: str, notebook: nbformat.NotebookNode, profile: str, seed: int =
         "LABS_PROFILE": profile,
         "LABS_SEED": str(seed),
         "LABS_STRICT": "1",
-        "LABS_SOURCE_SHA256": build.source_sha256(lab),
+        "LABS_SOURCE_SHA256": build.source_sha256(lab, profile),
         "LABS_HOME": str(home()),  # the kernel starts in another folder
     }
     file = home() / "results" / f"{lab}.{profile}.json"

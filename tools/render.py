@@ -21,7 +21,7 @@ def render(lab: str, profile: str) -> str:
         build.write(lab)  # its head shows minutes and memory of every profile
         return f"{outcome.line()}; the notebook keeps its outputs of a larger profile"
     kept = ("profile", "numerics", "device", "machine", "versions", "data", "date")
-    outcome.notebook.metadata.course = build.fingerprint(lab) | {
+    outcome.notebook.metadata.course = build.fingerprint(lab, profile) | {
         **{key: outcome.result[key] for key in kept},
         "aged": build.ageing_sha256(),
     }
@@ -36,8 +36,10 @@ def outranked(lab: str, profile: str) -> bool:
     """Return whether the notebook has outputs of the same code at a larger profile."""
     stored = build.load_stored(lab)
     made = stored.metadata.get("course", {}) if stored else {}
-    same = build.fingerprint(lab).items() <= dict(made).items()
-    return same and PROFILES.index(made["profile"]) > PROFILES.index(profile)
+    larger = PROFILES[PROFILES.index(profile) + 1 :]
+    return made.get("profile") in larger and (
+        build.fingerprint(lab, made["profile"]).items() <= dict(made).items()
+    )
 
 
 def main() -> int:
