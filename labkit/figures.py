@@ -113,16 +113,20 @@ def images(
     A picture is `(height, width, 3)`, uint8 or floats in [0, 1], or a map `(height, width)`. Those
     that may not be passed on are `private`: see `show`.
     """
-    rows = -(-len(pictures) // columns)
-    height, width = np.shape(pictures[0])[:2]
-    title_height = 0.25 if any(titles) else 0.0
-    figure, panels = axes(rows, columns, width=size, height=size * height / width + title_height)
-    for panel in panels:
-        panel.axis("off")
-    for panel, picture, title in zip(panels, pictures, titles, strict=False):
-        panel.imshow(np.asarray(picture), interpolation="nearest")
-        panel.set_title(title, fontsize=8)
-    show(figure, caption, photo=np.ndim(pictures[0]) == 3, private=private)
+    rows, shape = -(-len(pictures) // columns), np.shape(pictures[0])
+    above = 0.25 if any(titles) else 0.0  # inches for a title
+    high, gap = size * shape[0] / shape[1] + above, 0.04
+    # One panel in inches for all: a panel for each picture takes seconds to lay out.
+    figure = plt.figure(figsize=(size * columns, high * rows), layout="none")
+    panel = figure.add_axes((0, 0, 1, 1))
+    for i, (picture, title) in enumerate(zip(pictures, titles, strict=False)):
+        left, top = i % columns * size, i // columns * high
+        place = (left + gap, left + size - gap, top + high - gap, top + above + gap)
+        panel.imshow(np.asarray(picture), extent=place, interpolation="nearest", aspect="auto")
+        panel.text(left + size / 2, top + above, title, ha="center", va="bottom", fontsize=8)
+    panel.axis("off")
+    panel.set(xlim=(0, size * columns), ylim=(high * rows, 0))
+    show(figure, caption, photo=len(shape) == 3, private=private)
 
 
 def animation(

@@ -36,18 +36,22 @@ class Resume(keras.callbacks.History):
         callbacks: the other callbacks of the same `fit`, whose state is kept too. This one must
             come after them.
         context: what else decides the result (data, seed, profile), anything JSON can hold.
+        targets: shape and type of a batch of targets, where they are known: see `make_variables`.
     """
 
-    def __init__(self, file: Path, callbacks: list, context: object):
+    def __init__(
+        self, file: Path, callbacks: list, context: object, targets: tf.TensorSpec | None = None
+    ):
         super().__init__()
         self.file, self.callbacks, self.context = file, callbacks, context
+        self.targets = targets
         self.seconds = self.resumed_seconds = 0.0
 
     def on_train_begin(self, logs=None):
         """Take up a stored training of the same key."""
         super().on_train_begin(logs)
         self.model.history = self  # `fit` returns it even when no epoch is left to run
-        self.model.optimizer.build(self.model.trainable_variables)
+        make_variables(self.model, self.targets)
         kinds = [type(callback).__name__ for callback in self.callbacks]
         self.key = _key(self.model, [self.context, self.params["steps"], kinds])
         stored = self._read()
@@ -116,6 +120,18 @@ class Resume(keras.callbacks.History):
         return [*self.model.variables, *(v for o in _optimizers(self.model) for v in o.variables)]
 
 
+def make_variables(model: keras.Model, targets: tf.TensorSpec | None) -> None:
+    """Make the variables of a compiled model's optimiser and, where targets are known, metrics.
+
+    Without it they are made in the first step, which TensorFlow then prepares twice. `targets` are
+    shape and type of a batch of them.
+    """
+    model.optimizer.build(model.trainable_variables)
+    metrics, outputs = model._compile_metrics, getattr(model, "outputs", ())
+    if metrics is not None and not metrics.built and targets and len(outputs) == 1:
+        metrics.build(keras.KerasTensor(targets.shape, targets.dtype.name), outputs[0])
+
+
 def data_sha256(data: object) -> str:
     """Return a hash of training data: arrays and texts by value, data sets by shape and length.
 
@@ -137,6 +153,14 @@ def data_sha256(data: object) -> str:
     digest = hashlib.sha256(f"{values.shape} {values.dtype}".encode())
     digest.update(values)  # as they lie in memory: no copy of gigabytes
     return digest.hexdigest()
+
+
+def targets_of(data: object) -> tf.TensorSpec | None:
+    """Return shape and type of the targets in `data`, or in its first part, if it is a data set."""
+    first = data[0] if isinstance(data, list) and data else data
+    parts = first.element_spec if isinstance(first, tf.data.Dataset) else None
+    known = isinstance(parts, tuple) and len(parts) > 1 and isinstance(parts[1], tf.TensorSpec)
+    return parts[1] if known else None
 
 
 def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:

@@ -15,7 +15,7 @@ from labkit.data import used
 from labkit.exercise import Exercise
 from labkit.paths import ROOT, home, write
 from labkit.results import PROFILES, bars, book, committed, misses, rendering, strict, text
-from labkit.resume import Resume, data_sha256
+from labkit.resume import Resume, data_sha256, targets_of
 
 import keras
 import numpy as np
@@ -125,7 +125,7 @@ class Run:
         """
         context = [self.lab, self.profile, self.seed, self.numerics, data_sha256(data), used()]
         context += [machine.versions(), os.environ.get("LABS_SOURCE_SHA256")]
-        resume = Resume(self._state(name), list(more), context)
+        resume = Resume(self._state(name), list(more), context, targets_of(data))
         if not resume.file.exists():
             shutil.rmtree(self.log_dir / name, ignore_errors=True)
         self._trainings.append(resume)

@@ -13,6 +13,7 @@ from labkit import machine
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 X = np.random.default_rng(0).normal(size=(64, 3)).astype("float32")
 Y = X @ np.array([[1.0], [-2.0], [0.5]], "float32")
@@ -91,6 +92,32 @@ def test_changed_body_of_a_loss_starts_afresh(run, capsys):
 def test_fewer_epochs_start_afresh(run):
     fit(run, 3)
     assert fit(run, 2)[0].epoch == [0, 1]
+
+
+class Counting(keras.layers.Layer):
+    """Hands its input on, and counts how often Python calls it."""
+
+    calls = 0
+
+    def call(self, x):
+        Counting.calls += 1
+        return x
+
+
+@pytest.mark.parametrize("classes", [3, 1])
+@pytest.mark.parametrize("also", [(), ("code",)])
+def test_a_step_is_prepared_only_once(run, also, classes):
+    """TensorFlow traces a step again that made variables, which takes long for deep networks."""
+    targets = np.arange(64) % 2 if classes == 1 else np.eye(3)[np.arange(64) % 3]
+    batches = tf.data.Dataset.from_tensor_slices((X, targets.astype("float32"))).batch(16)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(classes), Counting()])
+    loss = "categorical_crossentropy" if classes > 1 else "binary_crossentropy"
+    model.compile("adam", loss, metrics=["accuracy", "mse"])
+    Counting.calls = 0
+    data = [batches, *also] if also else batches
+    history = model.fit(batches, epochs=2, verbose=0, callbacks=run.callbacks("net", data=data))
+    assert Counting.calls == 1
+    assert set(history.history) == {"loss", "accuracy", "mse"}
 
 
 def test_damaged_file_starts_afresh(run, tmp_path, capsys):

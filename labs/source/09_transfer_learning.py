@@ -66,7 +66,7 @@ run = labkit.start("09_transfer_learning")
 
 
 # %% tags=["definition"]
-import collections, functools, time
+import collections, functools, itertools, time
 
 LITE = backbones.LITE
 CUT = "stage5_block3_add"  # partly unfrozen: what comes after this layer learns
@@ -192,8 +192,8 @@ others = np.array([[30.0, 0.0], [3.0, 4.0], [0.0, 2.0], [-1.0, 0.0]])
 print(cosine(np.array([[5.0, 0.0]]), others))
 
 # %% [markdown]
-# We read 600 pictures of CIFAR-10, which are 32 × 32, and enlarge them to 96 × 96. From the pixels we take away the
-# mean picture: none of them is negative, so all lists would point nearly the same way. `centre_square` cuts the
+# We read 600 pictures of CIFAR-10, which are 32 × 32, and enlarge them to 96 × 96 (in `quick` 320, and 64 × 64). From
+# the pixels we take away the mean picture: none of them is negative, so all lists would point nearly the same way. `centre_square` cuts the
 # largest square out of the middle of a photo and scales it; `read_photos` does so for a whole data set.
 
 
@@ -244,10 +244,11 @@ def extractor_for(name, size):
 
 
 # %%
-cifar = read_photos("cifar10_sample", {"training": "train[:600]"}, 96)
+some = run.scale(quick="train[:320]", standard="train[:600]", full="train[:600]")
+cifar = read_photos("cifar10_sample", {"training": some}, SMALL)
 pictures = [example["image"] for example in cifar.photos["training"].as_numpy_iterator()]
 pixels = np.reshape(pictures, (len(pictures), -1)).astype("float32")
-by_depth = extractor_for(LITE, 96).predict(still_batches(cifar, "training"), verbose=0)
+by_depth = extractor_for(LITE, SMALL).predict(still_batches(cifar, "training"), verbose=0)
 spaces = {"pixels": pixels - pixels.mean(axis=0)}
 spaces |= {f"depth {depth}": features for depth, features in enumerate(by_depth, start=1)}
 similarity = {space: cosine(values, values) for space, values in spaces.items()}
@@ -316,7 +317,7 @@ PETS, SECOND, CLOTHES = run.scale(
 NETWORK = run.scale(quick=LITE, standard=LITE, full="inception_v3")
 SIZE = run.scale(quick=64, standard=224, full=299)  # pixels
 SPLITS = run.scale(
-    quick={"training": "train[:80%]", "validation": "train[80%:]", "test": "test"},
+    quick={"training": "train[:50%]", "validation": "train[80%:]", "test": "test"},
     standard={"training": "train[:70%]", "validation": "train[70%:80%]", "test": "train[80%:]"},
     full={"training": "train[:80%]", "validation": "train[80%:90%]", "test": "train[90%:]"},
 )
@@ -414,7 +415,7 @@ scratch_pets = read_photos(PETS, SPLITS, size, pets.classes)
 with run.fast():
     scratch = compiled(make_network(make_body((size, size, 3)), 2))
 batches = training_batches(scratch_pets, size)
-epochs = run.scale(quick=3, standard=20, full=200)
+epochs = run.scale(quick=2, standard=20, full=200)
 cycle = schedules.one_cycle(2e-3, epochs * len(batches))
 patience = run.scale(quick=1000, standard=1000, full=30)
 keep_best = keras.callbacks.EarlyStopping(
@@ -460,7 +461,7 @@ print({part: values.shape for part, values in features.items()})
 
 
 # %% tags=["definition"]
-HEAD_EPOCHS = run.scale(quick=20, standard=40, full=40)
+HEAD_EPOCHS = run.scale(quick=12, standard=40, full=40)
 
 
 def make_head(n_features, n_classes):
@@ -611,6 +612,7 @@ for name, history in histories.items():
     panel.plot(range(1, 1 + len(accuracy)), accuracy, marker="o", markersize=3, label=name)
 panel.axhline(frozen, color="black", linestyle=":", label="frozen")
 panel.set(xlabel="epoch", ylabel="validation accuracy")
+panel.xaxis.get_major_locator().set_params(integer=True)
 panel.legend()
 figures.show(
     figure, "Validation accuracy: from scratch, frozen (head of the first seed), and fine-tuned."
@@ -710,7 +712,7 @@ network, _ = tunable(NETWORK, SIZE, len(other.classes))
 network.set_weights(other_tuned)
 file = home() / "my_network.keras"
 network.save(file)
-loaded = keras.models.load_model(file)
+loaded = keras.models.load_model(file, compile=False)  # to look, not to learn
 new = next(iter(other.photos["validation"]))["image"][None] / 255  # as centre_square(…)[None]
 print("saved, and says the same:", bool(np.abs(loaded(new) - network(new)).max() < 1e-5))
 
@@ -971,6 +973,7 @@ def learn(network, weights, batches, test_batches, peak, steps):
 
 
 # %% tags=["definition"]
+from labkit.resume import make_variables
 from sklearn.linear_model import LogisticRegression
 
 STEPS = run.scale(quick=2, standard=100, full=250)
@@ -998,6 +1001,8 @@ def networks():
     top = keras.Model(whole.get_layer(CUT).output, whole.output)
     made = {"from scratch": small, "partly unfrozen": top}
     made = {name: (compiled(network), network.get_weights()) for name, network in made.items()}
+    for network, _ in made.values():
+        make_variables(network, tf.TensorSpec((None, 2)))  # else each first step is prepared twice
     return made | {"fine-tuned": (whole, first)}
 
 
@@ -1012,9 +1017,11 @@ def choose_rows(labels, n, seed):
     )
 
 
-def compare_strategies(kinds, labels, n, seed):
-    """Return the test accuracy of each strategy, trained with n examples of each class."""
-    keras.utils.set_random_seed(seed)
+def compare_strategies(kinds, labels, n, seed, fresh):
+    """Return the test accuracy of each strategy, trained with n examples of each class.
+
+    `fresh` are random weights for the small network.
+    """
     rows = choose_rows(labels["training"], n, seed)
     batches = {
         kind: (
@@ -1024,7 +1031,6 @@ def compare_strategies(kinds, labels, n, seed):
         for kind in ("photos", "maps")
     }
     made, found = networks(), {}
-    fresh = make_network(make_small((SMALL, SMALL, 3)), 2).get_weights()
     small = made["from scratch"][0]
     found["from scratch"] = learn(small, fresh, *batches["photos"], 2e-3, 2 * STEPS)
     for depth in HEADS:
@@ -1044,11 +1050,13 @@ def compare_strategies(kinds, labels, n, seed):
 # %%
 sizes = {"few": 20, "many": run.scale(quick=100, standard=500, full=500)}
 rows = []
-for task, kinds in materials.items():
-    for size, n in sizes.items():
-        for seed in seeds:
-            found = compare_strategies(kinds, tasks[task].labels, n, seed)
-            rows += [(task, size, seed, name, accuracy) for name, accuracy in found.items()]
+for seed in seeds:
+    keras.utils.set_random_seed(seed)
+    fresh = make_network(make_small((SMALL, SMALL, 3)), 2).get_weights()
+    for task, size in itertools.product(materials, sizes):
+        labels = tasks[task].labels
+        found = compare_strategies(materials[task], labels, sizes[size], seed, fresh)
+        rows += [(task, size, seed, name, accuracy) for name, accuracy in found.items()]
 columns = ["task", "photos", "seed", "strategy", "accuracy"]
 strategies = pd.DataFrame(rows, columns=columns)
 cases = strategies.pivot(index=["task", "photos", "seed"], columns="strategy", values="accuracy")

@@ -846,11 +846,11 @@ SIZES = run.scale(
     full=[(side, side) for side in range(320, 609, 32)],
 )
 PHASES = run.scale(
-    quick=[Phase(8, 16, 1e-2, None), Phase(4, 16, 3e-3, None)],
+    quick=[Phase(12, 16, 1e-2, None)],
     standard=[Phase(15, 8, 2e-3, None), Phase(50, 8, 5e-4, SIZES)],
     full=[Phase(100, 32, 1e-3, None), Phase(100, 8, 1e-4, SIZES)],
 )
-EVERY = run.scale(quick=2, standard=5, full=5)  # epochs between two looks at the validation images
+EVERY = run.scale(quick=3, standard=5, full=5)  # epochs between two looks at the validation images
 jitter = functools.partial(jitter_objects, min_visible=0.15)
 SHIFT = (functools.partial(jitter, scale=(0.9, 1.1), stretch=1.05, shift=0.3),)
 MOVE = (flip_objects, jitter, on_images(functools.partial(color, probability=0.5)))
@@ -1023,7 +1023,7 @@ class ValidationMAP(keras.callbacks.Callback):
 # 1. *Phase 1*, at one size. A backbone that has learned before is frozen; one with random weights has
 #    nothing to keep, and learns.
 # 2. *Phase 2*: everything learns, and every batch is scaled to a size drawn at random. The network is the same for all of
-#    them, and objects come in more sizes. (`quick` stays at one: its scenes have one size.)
+#    them, and objects come in more sizes. (`quick` does without: nothing is frozen there, and its scenes have one size.)
 #
 # (In the book, and with the authors' file, the neck has learned, too; it is not frozen here, since in our other two
 # profiles it is new.) A backbone that has learned also keeps its batch normalisation as it was. The learning rate makes one
@@ -1118,10 +1118,10 @@ with NUMERICS():
 if from_coco:
     adopt(network, published)
 print(f"{network.count_params():,} parameters")
-histories = {"phase 1": train_phase(1, network, learned, train, validation_batches)}
-
-# %%
-histories["phase 2"] = train_phase(2, network, learned, train, validation_batches)
+histories = [
+    train_phase(number, network, learned, train, validation_batches)
+    for number in range(1, 1 + len(PHASES))
+]
 
 # %% [markdown]
 # What one keeps is the network. `keras.saving.load_model` reads it back, in a program that has the classes `Yolo`
@@ -1140,7 +1140,7 @@ print("read back, it says the same:", all(same))
 
 # %%
 figure, panels = figures.axes(1, 2, width=4.5)
-frames = [pd.DataFrame(history) for history in histories.values()]
+frames = [pd.DataFrame(history) for history in histories]
 measured = np.concatenate([np.arange(1, len(frame) + 1) % EVERY == 0 for frame in frames])
 joined = pd.concat(frames, ignore_index=True)
 joined.index += 1
@@ -1148,14 +1148,15 @@ for metric, dash, colour in zip(("box", "objectness", "classes"), figures.DASHES
     panels[0].plot(joined[metric], linestyle=dash, color=colour, label=metric)
 panels[1].plot(joined["val_map_50"][measured], marker="o")
 for panel in panels:
-    panel.axvline(len(frames[0]) + 0.5, color="grey", linestyle=":")
+    for frame in frames[1:]:
+        panel.axvline(len(joined) - len(frame) + 0.5, color="grey", linestyle=":")
     panel.set(xlabel="epoch")
 panels[0].set(ylabel="loss of an image", yscale="log")
 panels[1].set(ylabel="mAP@.5 on validation images", ylim=(0, 1))
 panels[0].legend()
 figures.show(
     figure,
-    "The parts of the loss while training (left), and mAP@.5, measured every so many epochs; dotted: phase 2 begins.",
+    "The parts of the loss while training (left), and mAP@.5, measured every so many epochs; a dotted line: phase 2 begins.",
 )
 
 # %% [markdown]
