@@ -660,7 +660,7 @@ def read_folder(folder, size):
 
 
 # %%
-my_photos = None  # such as r"C:\Users\me\fruit", a folder with one sub-folder for each class
+my_photos = None  # such as "pictures/fruit": a folder with one sub-folder for each class
 
 second = run.scale(quick="cifar", standard="flowers", full="flowers")
 classes = run.scale(quick=["bird", "frog"], standard=None, full=None)
