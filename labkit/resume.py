@@ -159,8 +159,9 @@ def targets_of(data: object) -> tf.TensorSpec | None:
     """Return shape and type of the targets in `data`, or in its first part, if it is a data set."""
     first = data[0] if isinstance(data, list) and data else data
     parts = first.element_spec if isinstance(first, tf.data.Dataset) else None
-    known = isinstance(parts, tuple) and len(parts) > 1 and isinstance(parts[1], tf.TensorSpec)
-    return parts[1] if known else None
+    targets = parts[1] if isinstance(parts, tuple) and len(parts) > 1 else None
+    known = isinstance(targets, tf.TensorSpec) and targets.shape.rank is not None
+    return targets if known else None
 
 
 def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:

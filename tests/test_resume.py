@@ -120,6 +120,18 @@ def test_a_step_is_prepared_only_once(run, also, classes):
     assert set(history.history) == {"loss", "accuracy", "mse"}
 
 
+def test_targets_of_unknown_shape_are_left_to_the_first_step(run):
+    def examples():
+        yield from ((X[i : i + 16], Y[i : i + 16]) for i in range(0, 64, 16))
+
+    unknown = tf.data.Dataset.from_generator(examples, (tf.float32, tf.float32))
+    known = unknown.map(lambda x, y: (tf.ensure_shape(x, (16, 3)), tf.ensure_shape(y, (16, 1))))
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse", metrics=["mae"])
+    history = model.fit(known, verbose=0, callbacks=run.callbacks("net", data=unknown))
+    assert set(history.history) == {"loss", "mae"}
+
+
 def test_damaged_file_starts_afresh(run, tmp_path, capsys):
     fit(run, 2)
     file = next((tmp_path / "trainings").rglob("*.npz"))

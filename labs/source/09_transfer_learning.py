@@ -193,8 +193,9 @@ print(cosine(np.array([[5.0, 0.0]]), others))
 
 # %% [markdown]
 # We read 600 pictures of CIFAR-10, which are 32 × 32, and enlarge them to 96 × 96 (in `quick` 320, and 64 × 64). From
-# the pixels we take away the mean picture: none of them is negative, so all lists would point nearly the same way. `centre_square` cuts the
-# largest square out of the middle of a photo and scales it; `read_photos` does so for a whole data set.
+# the pixels we take away the mean picture: none of them is negative, so all lists would point nearly the same way.
+# `centre_square` cuts the largest square out of the middle of a photo and scales it; `read_photos` does so for a whole
+# data set.
 
 
 # %% tags=["definition"]
