@@ -76,7 +76,7 @@ print("TensorFlow: y before x     ", swap_xy(box).numpy())
 # %% tags=["nbval-check-output"]
 square = [0.0, 0.0, 4.0, 4.0]
 others = {
-    "the same": [0, 0, 4, 4], "2 to the right": [2, 0, 6, 4], "in the middle, half as wide": [1, 1, 3, 3],
+    "the same": [0, 0, 4, 4], "2 to the right": [2, 0, 6, 4], "in the middle, half the size": [1, 1, 3, 3],
     "side by side": [4, 0, 8, 4], "far away": [7, 9, 11, 13],
 }  # fmt: skip
 for name, overlap in zip(others, iou(square, np.array(list(others.values()), "float32"))):
@@ -92,6 +92,8 @@ panel.set(xlabel="shift (% of the width)", ylabel="IoU")
 figures.show(figure, "IoU of a box and a shifted copy: at a third of the width it is down to 0.5.")
 
 # %% [markdown]
+# (`keras.metrics.MeanIoU` is something else: it compares maps with a class for each pixel.)
+#
 # A common rule calls a detection *right* if its class is right and its IoU with the object is 0.5 or more.
 # As the curve shows, this is generous; 0.9 is strict.
 #
@@ -128,8 +130,8 @@ for threshold in (0.2, 0.5, 0.95):
 #
 # **Fast R-CNN** (2015) sends the picture through the network once. A region is then cut out of the *feature
 # map*. The head of the network needs maps of one size, so *RoI pooling* (of a *region of interest*) divides
-# the region into as many sections, and keeps the largest number of each. Where the division does not come
-# out even, sections differ by a cell.
+# the region into a fixed grid of sections, here 2 × 2, and keeps the largest number of each. Where the division does
+# not come out even, sections differ by a cell.
 
 
 # %% tags=["nbval-check-output"]
@@ -174,7 +176,8 @@ print("numbers for each cell:", 4 * 9, "of boxes and", 2 * 9, "of scores")
 #
 # **YOLO-v1** (2016, *you only look once*) does without proposals. It lays a grid of $S \times S$ cells over
 # the picture. The cell that holds the *centre* of an object is responsible for it, and answers with $B$
-# boxes, each 4 numbers and a confidence, and $C$ class probabilities.
+# boxes, each 4 numbers and a confidence, and $C$ class probabilities. The centre is given relative to the cell,
+# width and height relative to the picture.
 
 # %% tags=["nbval-check-output"]
 S, B, C = 7, 2, 20  # for the 20 classes of PASCAL VOC
@@ -185,8 +188,8 @@ print(f"inside the cell: ({x * S % 1:.4f}, {y * S % 1:.4f})")
 
 # %% [markdown]
 # A bird and a cat whose centres lie in one cell cannot both be found: the cell has one set of class
-# probabilities. **SSD** (2016) therefore looks from six maps of different size: the
-# large ones, early in the network, see small objects; the small ones see large objects.
+# probabilities. Later detectors give every box its own. **SSD** (2016) does so, and it looks from six maps of different
+# size: the large ones, early in the network, see small objects; the small ones see large objects.
 
 # %% tags=["nbval-check-output"]
 maps = {38: 4, 19: 6, 10: 6, 5: 6, 3: 4, 1: 4}  # cells along a side -> boxes of each cell
@@ -220,7 +223,7 @@ print("early map", tf.nn.space_to_depth(early, 2).shape, "joined", joined.shape)
 
 # %% [markdown]
 # **The centre stays in its cell.** With the formula of the RPN, $t_x = 3$ moves a box by three widths of
-# its anchor, into the realm of other cells, and early in training the answers are such random numbers.
+# its anchor, into the realm of other cells. Early in training the answers are random, and such values occur.
 # YOLO-v2 and v3 put a sigmoid $\sigma$ around it. With $c_x, c_y$ the cell's column and row, counted in
 # cells, and $p_w, p_h$ the anchor's size:
 #
@@ -236,9 +239,7 @@ for t_x in (-5.0, 0.0, 3.0):
     codes[..., :2] = 1 / (1 + np.exp(-np.array([t_x, 0.0])))
     decoded = corners_to_centres(decode_boxes(codes, anchor, (416, 416)))[0, 4, 6, 0]
     centre = decoded.numpy()[:2] * 416
-    print(
-        f"t_x = {t_x:4}: cell (6, 4) reaches from x = 192 to 224, the centre is x = {centre[0]:.1f}"
-    )
+    print(f"t_x = {t_x:4}: column 6 reaches from x = 192 to 224, the centre is x = {centre[0]:.1f}")
 
 # %% [markdown]
 # ### 2.4 Pyramids, and a loss for rare objects
@@ -248,7 +249,15 @@ for t_x in (-5.0, 0.0, 3.0):
 # every level of the pyramid knows much. YOLO-v3 does the same, but joins the maps where FPN adds them.
 # Section 3.3 measures what it changes. (The alternatives: several sizes of the *picture*, which is slow;
 # the last map alone, as YOLO-v1; the maps as they come, as SSD.)
-#
+
+# %% tags=["nbval-check-output"]
+late, early = tf.zeros((1, 13, 13, 256)), tf.zeros((1, 26, 26, 512))
+doubled = tf.repeat(tf.repeat(late, 2, axis=1), 2, axis=2)
+narrowed = tf.zeros((1, 26, 26, 256))  # the early map after a 1 × 1 convolution
+print("FPN adds", (doubled + narrowed).shape)
+print("YOLO-v3 joins", tf.concat([doubled, early], axis=-1).shape)
+
+# %% [markdown]
 # **RetinaNet** (2017) puts such a pyramid on a ResNet, and asks why one-look detectors were less exact
 # than those that propose first. Its answer: of tens of thousands of boxes a handful hold an object. Each
 # of the others has a small loss, but together they drown the few. The *focal loss* turns down the loss of boxes that are
@@ -271,8 +280,8 @@ for p_t in (0.8, 0.2):
 
 # %% [markdown]
 # > **Note on the book.** It prints 0.32192, 0.01287, 2.32192 and 1.48603: logarithms to base 2, where the
-# > formula, and all software, means the natural one. (Both leave out a factor $\alpha_t$ that weighs the
-# > classes.)
+# > formula, and all software, means the natural one. (Its formula has a factor $\alpha_t$, too, which weighs objects
+# > against background; its numbers and ours leave it out.)
 
 # %%
 figure, (panel,) = figures.axes(width=5)
@@ -280,20 +289,21 @@ for gamma in (0, 1, 2, 5):
     figures.draw(panel, functools.partial(focal_loss, gamma=gamma), 0.01, 1, label=f"γ = {gamma}")
 panel.set(xlabel="probability of the truth, p_t", ylabel="focal loss", ylim=(0, 4))
 panel.legend()
-figures.show(figure, "Focal loss: the larger γ, the less counts what is right already.")
+figures.show(figure, "Focal loss: the larger γ, the less the boxes count that are right already.")
 
 # %% [markdown]
 # ### 2.5 How many places
 #
-# In how many boxes does each method look for an object in one picture?
+# In how many boxes does each method look for an object in one picture? (Faster R-CNN with pictures of about
+# 1,000 × 600 pixels: its map has a cell for each 16 pixels. YOLO-v2 has five anchors in each cell.)
 
 # %% tags=["nbval-check-output"]
 retina = 9 * sum((512 // 2**level) ** 2 for level in range(3, 8))  # levels 3 to 7 of a pyramid
-looks = {
-    "R-CNN": (2014.0, 2000, True), "Fast R-CNN": (2015.3, 2000, True),
-    "Faster R-CNN": (2015.6, 40 * 60 * 9, True), "YOLO-v1": (2016.2, 7 * 7 * 2, False),
-    "SSD": (2016.7, ssd_boxes, False), "YOLO-v2": (2017.0, 13 * 13 * 5, False),
-    "RetinaNet": (2017.6, retina, False),
+looks = {  # year of the conference or, for YOLO-v3, of the report
+    "R-CNN": (2014.5, 2000, True), "Fast R-CNN": (2015.9, 2000, True),
+    "Faster R-CNN": (2015.9, 40 * 60 * 9, True), "YOLO-v1": (2016.5, 7 * 7 * 2, False),
+    "SSD": (2016.8, ssd_boxes, False), "YOLO-v2": (2017.6, 13 * 13 * 5, False),
+    "RetinaNet": (2017.8, retina, False),
     "YOLO-v3": (2018.3, (13**2 + 26**2 + 52**2) * 3, False),
 }  # fmt: skip
 print({name: places for name, (_, places, _) in looks.items()})
@@ -314,11 +324,11 @@ figures.show(
 )
 
 # %% [markdown]
-# The book ends with two detectors of its authors: CFF-SSD for hands, and DSNet for fog, which removes the
+# The book's survey ends with two detectors of its authors: CFF-SSD for hands, and DSNet for fog, which removes the
 # fog and detects in one network.
 #
-# > **Note on the book.** DSNet's loss $L_v$ is printed with the label of $M(x)$, and its anchors are explained in 12.3.3,
-# > not in 12.3.9.
+# > **Note on the book.** DSNet's loss $L_v$ is printed with the label of $M(x)$; the book sends the reader to 12.3.9 for
+# > its anchors, which are explained in 12.3.3.
 #
 # ## 3. YOLO-v3
 #
@@ -326,8 +336,8 @@ figures.show(
 #
 # The body is a residual network (lab 8) of 53 convolutions, the last of which is its classifier and is left
 # out here. Each *block* narrows with 1 × 1, looks with 3 × 3, and adds. Five times a convolution with
-# stride 2 halves the map. There is no pooling, and so nothing that asks for a certain input size, except
-# that 32 must divide height and width.
+# stride 2 halves the map. There is no dense layer, so nothing asks for a certain input size, except that 32 must divide
+# height and width: otherwise the enlarged maps of 3.2 would not fit those that they are joined with.
 #
 # `width` and `blocks` make it smaller: the same network for small data. Every convolution gets a number,
 # since the weight file of the authors (section 3.6) knows no names, only an order.
@@ -367,8 +377,8 @@ def darknet(width=1.0, blocks=(1, 2, 8, 8, 4)):
 #
 # The *neck* begins at the coarsest map: five convolutions, narrow and wide in turn, then a branch to the
 # first output. What came before the branch is enlarged and joined with the next finer map, and so on. Each
-# output has for each cell and each of three anchors 4 numbers of the box, one *objectness* and $C$ classes,
-# all as logits.
+# output has for each cell and each of three anchors 4 numbers of the box, one *objectness* and $C$ classes. $t_w$ and
+# $t_h$ are used as they come; all others are logits, which still go through a sigmoid.
 
 # %%
 figures.graph(
@@ -444,7 +454,7 @@ class ByAnchor(layers.Layer):
 def make_yolo(backbone, n_classes, anchors=ANCHORS, width=1.0):
     """Return YOLO-v3 on a backbone with maps of 1/8, 1/16 and 1/32: photos in [0, 1] -> 3 outputs.
 
-    An output is (batch, rows, columns, 3, 5 + n_classes), logits, the coarse grid first.
+    An output is (batch, rows, columns, 3, 5 + n_classes), without sigmoids, the coarse grid first.
     """
     names = (f"conv_{number}" for number in itertools.count(53))
     inputs = keras.Input((None, None, 3))
@@ -503,9 +513,9 @@ def darknet_steps(blocks, n_stages):
 
 
 # %% tags=["nbval-check-output"]
-for n_stages, stride, anchors in zip((3, 4, 5), (8, 16, 32), ANCHORS[::-1].astype(int).tolist()):
+for n_stages, stride, suited in zip((3, 4, 5), (8, 16, 32), ANCHORS[::-1].astype(int).tolist()):
     field = receptive_field(darknet_steps((1, 2, 8, 8, 4), n_stages))
-    print(f"stride {stride:2}: sees {field} pixels, its anchors are {anchors}")
+    print(f"stride {stride:2}: sees {field} pixels, its anchors are {suited}")
 
 # %% [markdown]
 # The fine grid has the small anchors, the coarse grid the large ones. Is the arithmetic right? Ask a small
@@ -547,10 +557,10 @@ print("finest output, after the neck: measured", measured_field(with_neck, 2))
 centres = np.array([[[200, 150, 60, 45], [200, 150, 20, 25], [200, 150, 300, 250]]], "float32")
 truth = centres_to_corners(centres) / 416
 targets = assign_targets(truth, [[0, 1, 2]], ANCHORS, (416, 416))
-for stride, target, anchors in zip(STRIDES, targets, ANCHORS):
+for stride, target, suited in zip(STRIDES, targets, ANCHORS):
     for _, row, column, place in np.argwhere(target[..., 4] == 1):
-        size, pixels = centres[0, int(target[0, row, column, place, 5]), 2:], anchors[place]
-        print(f"{size} -> stride {stride:2}, row {row}, column {column}, anchor {pixels}")
+        wanted, found = centres[0, int(target[0, row, column, place, 5]), 2:], suited[place]
+        print(f"{wanted} -> stride {stride:2}, row {row}, column {column}, anchor {found}")
 codes = [encode_boxes(t[..., :4], a, (416, 416)) for t, a in zip(targets, ANCHORS)]
 back = [decode_boxes(c, a, (416, 416)) for c, a in zip(codes, ANCHORS)]
 errors = [tf.reduce_max(t[..., 4:5] * tf.abs(b - t[..., :4])) for t, b in zip(targets, back)]
@@ -571,7 +581,8 @@ figures.source(assign_targets)
 # ### 3.5 The loss
 #
 # At a place that is responsible for an object, the loss compares the box, the objectness and the classes;
-# everywhere else only the objectness counts, which should be 0:
+# everywhere else only the objectness counts, which should be 0. With BCE the binary cross-entropy, the loss of *one
+# image* is the following sum; a batch has the mean of its images.
 #
 # $$L = \sum_{\text{objects}} \Big[ (2 - wh) \big\lVert b - \hat b \big\rVert^2 + \operatorname{BCE}(1, \hat o) + \sum_{c} \operatorname{BCE}(p_c, \hat p_c) \Big] + \sum_{\text{no object, IoU} < 0.5} \operatorname{BCE}(0, \hat o).$$
 #
@@ -583,8 +594,9 @@ figures.source(assign_targets)
 #   not wrong, only superfluous, and suppression will remove them.
 #
 # > **Note on the book.** Its formulas have a factor $\lambda_\text{coord}$ and a binary cross-entropy for
-# > each class; its code has $2 - wh$, and a cross-entropy over classes that applies softmax's loss to
-# > sigmoids. Ours follows the paper, and for $2 - wh$ the program of its authors. And its code compares the boxes of an image with the objects of *all*
+# > each class; its code has $2 - wh$, and a cross-entropy over classes that treats sigmoids as if they were the
+# > probabilities of a softmax. Our classes follow the paper. $2 - wh$ comes from the program of YOLO's authors, and so does
+# > comparing *predicted* boxes with the objects (the paper compares anchors). And the book's code compares the boxes of an image with the objects of *all*
 # > images in the batch: what is ignored then depends on the neighbours.
 
 
@@ -670,7 +682,10 @@ with tf.GradientTape() as tape:
     losses = yolo_loss(objects, outputs, ANCHORS, size)
 gradients = tape.gradient(losses, outputs)
 print("gradients are finite:", all(np.isfinite(gradient).all() for gradient in gradients))
-print("no objects: no loss of boxes, of classes", losses[2, 0].numpy() == losses[2, 2].numpy() == 0)
+print(
+    "empty picture: no loss of boxes, none of classes",
+    losses[2, 0].numpy() == losses[2, 2].numpy() == 0,
+)
 for image in range(3):
     chosen = slice(image, image + 1)
     own = {name: values[chosen] for name, values in objects.items()}
@@ -687,9 +702,10 @@ for image in range(3):
 # - with normalisation: shift β, scale γ, mean, variance; without: the biases;
 # - then the kernel, in the order (out, in, height, width). Keras wants (height, width, in, out).
 #
-# One number too few, and every layer after it is nonsense, without any error. So we write the file of a
-# known network and read it into another one. **Before you run the cell:** how many bytes will the file
-# have, for how many parameters?
+# A wrong order raises no error: every layer gets numbers, and the network says nonsense. So we write the file of a
+# known network and read it into another one. But a reader and a writer that make the same mistake understand each
+# other. So we also read a file of the numbers 0, 1, 2, …, in which each must arrive at its place. **Before you run the
+# cell:** the first convolution has two kernels. Where are its numbers from 0 to 9?
 
 
 # %% tags=["definition"]
@@ -747,6 +763,13 @@ print(f"{one.count_params():,} parameters, {file.stat().st_size:,} bytes")
 print("read: seen", read_darknet(other, file))
 same = [np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights())]
 print(f"{sum(same)} of {len(same)} arrays are equal, bit for bit")
+header = np.array([0, 2, 0, 0, 0], "<i4").tobytes()
+paths.write(file, header + np.arange(one.count_params(), dtype="<f4").tobytes())
+read_darknet(other, file)
+conv, norm = conv_layers(other)[0]
+for name in ("beta", "gamma", "moving_mean", "moving_variance"):
+    print(f"{name:15}", getattr(norm, name).numpy())
+print("first row of the first kernel, red:", conv.kernel[0, :, 0, 0].numpy())
 print(f"YOLO-v3 for 80 classes: {published.count_params() * 4 + 20:,} bytes")
 
 # %% [markdown]
@@ -772,7 +795,7 @@ def official_file():
 # %%
 coco_file = official_file()
 if coco_file:
-    print("trained by the authors on", f"{read_darknet(published, coco_file):,}", "images")
+    print(f"{read_darknet(published, coco_file):,}", "images seen in training, each many times")
 else:
     print(f"To have it: get https://pjreddie.com/media/files/{OFFICIAL}")
     print(f"(SHA-256 {OFFICIAL_SHA256})")
@@ -788,7 +811,7 @@ else:
 #
 # The curve zigzags. *Average precision* (AP) takes for each recall the best precision that is reached there
 # *or later*, and averages: over the recalls 0, 0.1, …, 1 in PASCAL VOC until 2009, over 101 recalls in
-# COCO, as in this lab, or over all. The mean of all classes is **mAP**. `map_50` calls a detection right from IoU 0.5 on;
+# COCO, as in this lab, or over all. The mean of all classes is **mAP**. `map_50` (section 5.2) calls a detection right from IoU 0.5 on;
 # `map_50_95` is the mean over the ten thresholds 0.50, 0.55, …, 0.95, and so also asks how well the boxes
 # fit.
 
@@ -827,7 +850,7 @@ figures.show(
 # | profile | pictures | network |
 # |---|---|---|
 # | `quick` | the digits 0, 1 and 2 of MNIST, scattered on textured canvases by a program: the boxes are known exactly | Darknet, an eighth as wide, one block a stage, from random weights |
-# | `standard` | 364 photos of blood through a microscope, with 4,888 boxes around red cells, white cells and platelets (*BCCD*) | the bundled EfficientNet-Lite0 (lab 8) with ImageNet's weights as the backbone, YOLO's neck a quarter as wide |
+# | `standard` | 364 photos of blood through a microscope, with 4,886 boxes around red cells, white cells and platelets (*BCCD*; two more boxes are empty) | the bundled EfficientNet-Lite0 (lab 8) with ImageNet's weights as the backbone, YOLO's neck a quarter as wide |
 # | `full` | PASCAL VOC 2007, 20 classes, the book's data | Darknet-53 and the whole neck; from the authors' weights, if you have their file (section 3.6) |
 #
 # The reason for the second row: 205 training photos are few, so we begin with a network that has learned to see from
@@ -870,7 +893,8 @@ sizes = [int(part.cardinality()) for part in (train, validation, test)]
 print(dict(zip(["training", "validation", "test"], sizes)), "images")
 
 # %% [markdown]
-# A batch is a tensor of images, all fitted into one frame, and the objects in them: boxes, labels, and
+# A batch is a tensor of images, each fitted into one frame in its own proportions (what is left over is grey: a
+# *letterbox*), and the objects in them: boxes, labels, and
 # whether an object is marked as *difficult* (VOC does that; such objects count neither as found nor as
 # missed). Images with fewer objects are filled up with label −1.
 
@@ -1027,12 +1051,12 @@ class ValidationMAP(keras.callbacks.Callback):
 #
 # (In the book, and with the authors' file, the neck has learned, too; it is not frozen here, since in our other two
 # profiles it is new.) A backbone that has learned also keeps its batch normalisation as it was. The learning rate makes one
-# cycle in each phase. `ValidationMAP` measures `map_50` on the validation images, and the weights of
-# the best epoch of each phase are kept. Both phases can be stopped at any moment, and go on after the last epoch.
+# cycle in each phase. `ValidationMAP` measures `map_50` on the validation images, and each phase ends with the weights of
+# *its* best epoch. Both phases can be stopped at any moment, and go on after the last finished epoch.
 #
-# > **Note on the book.** Its second step refers to a variable that is never made, so it stops with an
-# > error; the name of its weight file differs from what its converter writes, and is set twice. Its test program lacks
-# > an import and a comma.
+# > **Note on the book.** Its second step refers to two variables that are never made (`darknet` and `model_ep`), so it
+# > stops with an error; the name of its weight file differs from what its converter writes, and is set twice. Its test
+# > program lacks an import and a comma.
 
 
 # %% tags=["definition"]
@@ -1090,8 +1114,8 @@ def train_phase(number, network, learned, examples, validation_batches):
 
 
 # %% [markdown]
-# In `full`, the authors' weights are taken over, if the file is there, except those of the last layers:
-# other classes.
+# In `full`, if the authors' file is there, all layers take their weights from it but the last ones, which have other
+# classes.
 
 
 # %% tags=["definition"]
@@ -1124,11 +1148,12 @@ histories = [
 ]
 
 # %% [markdown]
-# What one keeps is the network. `keras.saving.load_model` reads it back, in a program that has the classes `Yolo`
-# and `ByAnchor`, for pictures of your own on another day (section 6).
+# What one keeps is the network. `keras.saving.load_model` reads it back in another program, which must first run the
+# set-up and the definitions of sections 1 to 5.2 (`Yolo` and `ByAnchor` are among them). Write down `classes` and `SIZE`,
+# too.
 
 # %%
-file = paths.home() / "my_detector.keras"
+file = paths.home() / f"my_detector_{run.profile}.keras"
 network.save(file)
 print(f"{file.name}: {file.stat().st_size / 1e6:.0f} MB in the work folder")
 again, one = keras.saving.load_model(file), pictures[:1]
@@ -1200,10 +1225,12 @@ figures.show(
 )
 
 # %% [markdown]
-# A curve that ends before recall 1 does not find the rest with a score above 0.01, where we stop looking. At 0.75
+# Where a curve ends before recall 1, the other objects have no right detection with a score above 0.01, where we stop
+# looking. At 0.75
 # boxes must fit: where the curve falls most, there the network knows *that* something is there but not exactly where.
 #
-# **Hits, misses, false alarms.** With detections of score 0.5 and more, as a user would see them:
+# **Hits, misses, false alarms.** With detections of score 0.5 and more, as a user would see them. (A false alarm stands
+# under the class that the network *said*, a missed object under its own.)
 
 
 # %% tags=["definition"]
@@ -1314,7 +1341,7 @@ def found_marks(detections, classes):
 # %%
 from sklearn.datasets import load_sample_image
 
-PICTURE = None  # for example "holiday.jpg", on Windows r"C:\Users\me\holiday.jpg"
+PICTURE = None  # for example "holiday.jpg"
 picture = read_picture(PICTURE) if PICTURE else load_sample_image("flower.jpg") / np.float32(255)
 found = detect_in_picture(network, picture, SIZE)
 figures.boxes(
@@ -1330,7 +1357,7 @@ figures.boxes(
 #
 # With the file of the authors, the network of section 3 knows the 80 classes of COCO at once.
 #
-# > **Note on the book.** COCO and VOC have other names for the same things; whoever tests COCO's weights on
+# > **Note on the book.** Six classes of VOC have other names in its list of COCO's; whoever tests COCO's weights on
 # > VOC must translate.
 
 
@@ -1352,6 +1379,7 @@ print(len(COCO), "and", len(VOC), "classes; not under the same name:", sorted({*
 # %%
 photos = [load_sample_image(name) / np.float32(255) for name in ("china.jpg", "flower.jpg")]
 if coco_file:
+    read_darknet(published, coco_file)  # again: it may have been built anew since
     found = [detect_in_picture(published, photo, (416, 608)) for photo in photos]
     marks = [found_marks(one, COCO) for one in found]
     figures.boxes(photos, marks, "What YOLO-v3 with its authors' weights finds.", columns=2, size=4)
