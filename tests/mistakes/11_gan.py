@@ -1,4 +1,4 @@
-# %% wasserstein_line: a way is never negative
+# %% wasserstein_line: a distance is never negative
 def wasserstein_line(x, y):
     return np.mean(np.sort(x) - np.sort(y))
 
@@ -8,12 +8,12 @@ def wasserstein_line(x, y):
     return np.mean(np.abs(np.array(x) - np.array(y)))
 
 
-# %% wasserstein_line: first the ways, then the mean of them
+# %% wasserstein_line: first the distances, then the mean of them
 def wasserstein_line(x, y):
     return np.abs(np.mean(x) - np.mean(y))
 
 
-# %% wasserstein_line: the mean way, not the sum
+# %% wasserstein_line: the mean distance, not the sum
 def wasserstein_line(x, y):
     return np.sum(np.abs(np.sort(x) - np.sort(y)))
 
@@ -77,6 +77,15 @@ def one_sided_penalty(critic, points):
     gradients = tape.gradient(scores, points).numpy().reshape(len(points), -1)
     slopes = np.linalg.norm(gradients, axis=1)
     return np.mean(np.maximum(slopes - 1, 0) ** 2)
+
+
+# %% one_sided_penalty: at slope 0 a root has no derivative
+def one_sided_penalty(critic, points):
+    with tf.GradientTape() as tape:
+        tape.watch(points)
+        scores = critic(points)
+    slopes = tf.norm(tf.reshape(tape.gradient(scores, points), (len(points), -1)), axis=1)
+    return tf.reduce_mean(tf.square(tf.maximum(slopes - 1, 0)))
 
 
 # %% frechet_diagonal: the difference of the standard deviations
