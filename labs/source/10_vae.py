@@ -126,7 +126,7 @@ for part in (model.encoder, model.decoder):
 # *added up* over the 784 pixels of an image. Its unit, with the natural logarithm, is the *nat*. Our pixels
 # are grey, $0 \le x \le 1$: each counts as a share $x$ of ink and a share $1 - x$ of paper.
 #
-# Both sides are equal on paper. **Before you run the cell:** paper, $x = 0$, and a decoder that is more and
+# In exact arithmetic both sides are equal. **Before you run the cell:** paper, $x = 0$, and a decoder that is more and
 # more certain of ink. What does the left side give in float32 once $1 - p$ rounds to 0? And with the book's
 # $10^{-7}$ inside the logarithm?
 
@@ -155,9 +155,9 @@ for logit in (2.0, 30.0, 200.0):
 # The training never asks the auto-encoder what lies *between* two codes. Where no training image has its
 # code, the decoder may answer anything: whoever picks a code by chance gets a picture by chance.
 #
-# A **variational** auto-encoder (Kingma and Welling, 2013) gives each image not a point but a cloud, a
+# A **variational** auto-encoder (Kingma and Welling, 2014) gives each image not a point but a cloud, a
 # normal distribution with mean $\mu$ and variance $\sigma^2$ in every latent dimension, and draws the code
-# from it, a new one in every step. Two things follow, and they are the whole idea:
+# from it, a new one in every step. Two things make the idea:
 #
 # - all codes of a cloud must decode to about the same image, so the decoder becomes smooth. Where the
 #   clouds of two images overlap, it must find something between both;
@@ -244,8 +244,8 @@ print("σ²:", np.allclose(gradients[1], tf.exp(log_variance), atol=0.02))
 # ## 3. The loss
 #
 # What should such a network maximise? The probability of the training images,
-# $p(x) = \int p(x|z)\, p(z)\, dz$, where $p(z)$ is standard normal. The integral cannot be computed: nearly
-# all codes make an image quite unlike $x$. But for any distribution $q(z|x)$ Jensen's inequality gives a
+# $p(x) = \int p(x|z)\, p(z)\, dz$, where $p(z)$ is standard normal. In more than a few dimensions the integral
+# cannot be computed: nearly all codes make an image quite unlike $x$. But for any distribution $q(z|x)$ Jensen's inequality gives a
 # bound, the *evidence lower bound* (ELBO):
 #
 # $$\ln p(x) \;\ge\; \operatorname{E}_{q(z|x)}\big[\ln p(x|z)\big] - D_\mathrm{KL}\big(q(z|x) \,\|\, p(z)\big).$$
@@ -256,15 +256,15 @@ print("σ²:", np.allclose(gradients[1], tf.exp(log_variance), atol=0.02))
 #     + \beta\; \underbrace{D_\mathrm{KL}\big(q(z|x) \,\|\, p(z)\big)}_{\text{KL divergence}}.$$
 #
 # *Reconstruction* is the error of section 1; for its expectation one code for each image and step is
-# enough. The *KL divergence* says how many nats the cloud tells about the image: 0 if all images have the
-# same cloud, the standard normal one. For normal distributions it has a closed form, a sum over the
+# enough. The *KL divergence* says how many nats, at most, the cloud tells about the image (as a mean over
+# the images): 0 if all have the same cloud, the standard normal one. For normal distributions it has a closed form, a sum over the
 # dimensions:
 #
 # $$D_\mathrm{KL} = \tfrac12 \sum_j \Big( \underbrace{e^{s_j} - (1 + s_j)}_{\text{size of the cloud}} + \underbrace{\mu_j^2}_{\text{its place}} \Big).$$
 #
-# Without this term the encoder would make $\sigma$ smaller and smaller, since noise only disturbs the
-# reconstruction: an auto-encoder again. With it, $\sigma = 1$ ($s = 0$) costs nothing, and every other size
-# costs something:
+# Without the first part the encoder would make $\sigma$ smaller and smaller, since noise only disturbs the
+# reconstruction: an auto-encoder again. Without the second it could put the clouds so far apart that noise of size 1 does
+# not matter. With the first part, $\sigma = 1$ ($s = 0$) costs nothing, and every other size costs something:
 
 # %%
 figure, panels = figures.axes(1, 2, width=4, height=2.6)
@@ -319,8 +319,8 @@ print(f"formula {formula:.4f} nats, the mean of the draws is the same to 0.01: {
 # > **Note on the book.** It takes the *mean* of the KL terms over the latent dimensions as well, but the
 # > *sum* of the pixel errors. So its KL divergence counts half with two dimensions, and a sixteenth with
 # > sixteen: it trains with $\beta = 1 / \text{latent\_dim}$. Section 6 shows what a β below 1 does. (It also adds
-# > this loss with `model.add_loss` on a functional model, which Keras 3 no longer has; its alternative, in `call`,
-# > returns a name that is not defined.)
+# > this loss with `model.add_loss` on a functional model, which Keras 3 no longer has; one alternative, in `call`, returns
+# > a name that is not defined; the other, a `KLLoss` layer, is the way that Keras 3 still allows.)
 #
 # ## 4. The model and its training step
 #
@@ -414,9 +414,11 @@ print("same losses:", np.allclose(*(list(one.values()) for one in losses), rtol=
 # training, the rest for validation. Each batch holds the images twice, as inputs and as targets; the labels
 # are for the figures only. `quick` reads a small part that ships with the course.
 #
-# > **Note on the book.** It validates on the test images (and its first lines load the training part under
-# > the name of the test part). Batches of 16 and RMSprop at its usual rate, for 20 epochs, are its recipe;
-# > larger batches, Adam with one cycle of the learning rate (lab 4), and 18 epochs are ours.
+# > **Note on the book.** It validates on the test images, and keeps the decoder that is best on them, so none is left for
+# > an honest test. (Its first lines load the training part under the name of the test part; its training script uses
+# > `info` without defining it, lists `model.py` but imports `models`, and its logs have two names.) Batches of 16 and
+# > RMSprop at its usual rate, for 20 epochs, are its recipe; larger batches, Adam with one cycle of the learning rate
+# > (lab 4), and 18 epochs (8 in `quick`) are ours.
 
 
 # %% tags=["definition"]
@@ -455,8 +457,10 @@ figures.images(paper(shown), range(10), "The first test image of each digit.", c
 
 # %% [markdown]
 # How small can the reconstruction error become? Not 0: for a grey pixel even $p = x$, the image itself,
-# costs $-x \ln x - (1 - x) \ln (1 - x)$. So these are nats above a floor, and they cannot be compared with
-# those of papers that first make every pixel black or white.
+# costs $-x \ln x - (1 - x) \ln (1 - x)$. So every error here contains this
+# floor. Read $x$ as the probability that a pixel is black: the error is then the mean over all black-and-white versions of
+# the image, and the ELBO bounds their mean log-probability. Papers that use one fixed version of each image measure
+# something else.
 
 # %%
 p = np.clip(test_images.astype("float64"), 1e-12, 1 - 1e-12)
@@ -470,8 +474,8 @@ print(f"{floor:.1f} nats for a test image, if the prediction is the image itself
 # make one picture of 420 × 420 pixels. A callback does it after each epoch, for TensorBoard and for an
 # animation.
 #
-# > **Note on the book.** In one place it says that the encoder makes the 225 codes. Nobody does: they are a
-# > grid made by hand.
+# > **Note on the book.** In one place it says that the encoder makes the 225 codes. It does not: they are a
+# > fixed grid.
 
 
 # %% tags=["definition"]
@@ -509,7 +513,7 @@ class DecodedGrid(keras.callbacks.Callback):
 # %% [markdown]
 # One function trains all networks of this lab, with the same recipe. `run.callbacks` keeps an interrupted
 # training (lab 6); it sees the code of the model's class, but not of the functions that it calls, so we
-# name these. With the weights it keeps the state of `Sampling`, so a training that goes on draws the noise
+# name these: a changed formula must not continue old weights. With the weights it keeps the state of `Sampling`, so a training that goes on draws the noise
 # that it would have drawn.
 
 # %%
@@ -659,12 +663,13 @@ table.map(lambda value: "–" if np.isnan(value) else f"{value:.4g}")
 # too, but not of all kinds: some have all their codes elsewhere, and nothing in the network says where.
 # Whoever draws a code has to guess, and between the rays lie places where nothing was learned. The variational
 # one was made to fill one round cloud around 0. Its grid shows digits of all kinds that turn into each
-# other, and a code drawn from the standard normal distribution decodes to a digit. The price stands in the
+# other, and a code drawn from the standard normal distribution decodes, nearly always, to something like a digit. The price stands in the
 # column *reconstruction*: noise on the code costs sharpness. With two numbers, when most of the sharpness is
 # lost already, it is a small price.
 #
-# The accuracies ask another question: are the digits kept apart? Both codes do it about equally well (one
-# training each cannot say more). Being spread over a known cloud costs nothing here.
+# The accuracies ask another question: are the digits kept apart? The auto-encoder's codes do it a little better in
+# `standard` (by one or two points in a hundred; one training each cannot say whether that is chance), and more clearly in
+# `quick`. The known cloud costs little, but perhaps not nothing.
 #
 # The three losses of the VAE, and the error of the auto-encoder:
 
@@ -683,7 +688,7 @@ figures.curves(
 
 # %% [markdown]
 # The KL divergence *rises*. Nobody wants it large; but at first the clouds tell hardly anything about the image,
-# and each further nat that they tell pays with more than one nat of reconstruction. So the loss falls all the
+# and each further nat that they tell saves more than one nat of reconstruction. So the loss falls all the
 # time, until the two prices meet.
 #
 # How the grid of the VAE came to be, first as stills, then as an animation:
@@ -739,7 +744,8 @@ figures.images(
 )  # fmt: skip
 
 # %% [markdown]
-# Every step of the way shows what the decoder makes of a code that perhaps no image has. Both walks pass
+# (The first and the last of the eight are the reconstructions of the two images.) Every step of the way shows what the
+# decoder makes of a code that perhaps no image has. Both walks pass
 # through other digits: in a plane there is often no other way. Here and there the picture is a blot; in the
 # walks of the auto-encoder this is where they have left one ray of codes and not yet reached the next.
 #
@@ -752,7 +758,7 @@ figures.images(
 # ### 6.2 Build and train
 #
 # First β. Higgins et al. (2017) made it larger than 1; the book's mean over dimensions makes it smaller, ½ for two
-# dimensions. (`quick` tries a tenth, `standard` also ½ and 10.) **Predict first:** with a small β, will the clouds be
+# dimensions. (`quick` tries a tenth, `standard` and `full` also ½ and 10.) **Predict first:** with a small β, will the KL divergence be
 # larger or smaller? Will reconstruction plus KL, the negative ELBO, be better than with β = 1?
 
 # %%
@@ -760,7 +766,7 @@ for beta in run.scale(quick=(0.1,), standard=(0.1, 0.5, 10.0), full=(0.1, 0.5, 1
     vaes[2, beta], _ = train_network(f"vae_2_beta_{beta:g}", make_vae, 2, beta=beta)
 
 # %% [markdown]
-# Now the latent dimension, with β = 1. **Predict first:** will the negative ELBO go on falling with each
+# Now the latent dimension, with β = 1. (`quick` compares only 2 and 16.) **Predict first:** will the negative ELBO go on falling with each
 # further dimension? Will images decoded from random codes become better, too?
 
 # %%
@@ -791,16 +797,16 @@ figures.show(
 )
 
 # %% [markdown]
-# **What happened, and why.** β is the price of a nat. If it is high (`standard`), the encoder says less: the clouds
+# **What happened, and why.** β is the price of a nat. If it is high (`standard` and `full`), the encoder says less: the clouds
 # grow until they overlap and all codes lie close to 0, and images that share a cloud are decoded to their mean,
 # which is blurred. If it is low, the encoder pays for small clouds far apart, the reconstruction gets better,
 # and the network comes closer to an auto-encoder, with codes outside the square
 # and gaps between them. The negative ELBO counts both terms at the full price. A network that was trained
-# at another price has minimised something else. At a tenth of the price and at ten times the price the sum is
-# clearly worse. At half the price it is not: the sum is about that of β = 1, and which of the two is smaller
-# changes with the number of epochs. That is no contradiction: the bound speaks of the best possible network, and
-# a training that ends after some epochs may be helped on its way by cheaper nats. So the book's ½ does little
-# harm in two dimensions. (What its sixteenth does in sixteen, you can try.)
+# at another price has minimised something else. In `standard`, the sum is clearly worse at ten times the price, by 2.6
+# nats at a tenth, and hardly at half the price (0.3 nats). For β = 1 is sure to give the smallest sum only at
+# the optimum and on the training images; a training that stops earlier, measured on other images, may do as well at another
+# price. So the book's ½ does little harm in two dimensions. (What its sixteenth does in sixteen, and what its wrong factor
+# of the noise does, you can try.)
 
 # %%
 latent_dims = sorted(latent_dim for latent_dim, beta in vaes if beta == 1.0)
@@ -847,9 +853,9 @@ figures.images(
 )  # fmt: skip
 
 # %% [markdown]
-# A better ELBO is not the same as better new images. In sixteen dimensions, reconstructions are sharp, but
+# A better ELBO is not the same as better new images. In sixteen dimensions, reconstructions are sharper than in two, but
 # some of the drawn ones are no digits: the clouds of the training images cover the standard
-# normal distribution less well. And all of them are a little blurred: where two images are possible, the
+# normal distribution less well. And all images are still a little blurred: where two images are possible, the
 # loss pays best for the mean of both. Lab 11 lets a second network judge the images instead of a sum over
 # pixels.
 #
@@ -871,7 +877,7 @@ run.table()
 # ### Exercise 1 · What a pixel tells the decoder
 #
 # The error of section 1 has a simple slope: its derivative with respect to the logit is $\sigma(\ell) - x$, what the
-# decoder says minus what is there. With NumPy alone: the gradient of the loss, which is the *mean* over the images of
+# decoder says minus what is there ($\sigma(\ell)$ is the sigmoid, the $p$ of section 1). With NumPy alone: the gradient of the loss, which is the *mean* over the images of
 # the *sum* over their pixels. `np.exp` must not overflow on either side: use $\sigma(\ell) = e^{\ell} / (1 + e^{\ell})$
 # where $\ell < 0$ (or $\sigma(\ell) = \tfrac12 (1 + \tanh \tfrac{\ell}{2})$, which needs no cases).
 
@@ -937,7 +943,7 @@ with run.exercise(kl_normals) as check:
 # $$\ln p(x) \;\ge\; \operatorname{E}\Big[ \ln \frac1k \sum_{i=1}^{k} w_i \Big],$$
 #
 # which is the ELBO for $k = 1$ and closer to $\ln p(x)$ for more (Burda et al., 2016). For images the
-# logarithms of the weights are so far below 0 that `exp` rounds to 0. So take the largest out of the sum
+# logarithms of the weights are so far below 0 that `exp` rounds to 0 (below about −104 in float32, −745 in float64). So take the largest out of the sum
 # first.
 
 
@@ -962,8 +968,8 @@ with run.exercise(tighter_bound) as check, np.errstate(all="ignore"):
 
 # %% [markdown]
 # **Try this, too:** a network that cleans images. Its inputs are images with noise on them, its targets the
-# clean ones: in place of `twice` give `map` a function that returns both. Nothing else has to change. Why
-# not?
+# clean ones: in place of `twice` give both calls of `map` a function that returns both. Nothing in the model has to change.
+# Why not?
 #
 # ## 9. What to remember
 #
@@ -971,7 +977,7 @@ with run.exercise(tighter_bound) as check, np.errstate(all="ignore"):
 #   that fill a known distribution.
 # - The encoder gives the log-variance $s$. The noise is multiplied by $e^{s/2}$.
 # - Reconstruction is a sum over pixels, KL a sum over dimensions, and the loss the mean over images of
-#   both: then it is a bound in nats.
+#   both: with β = 1 it is a bound in nats.
 # - Work from logits. Check a formula against its definition, by drawing.
 # - β is the price of a nat: a cheap one buys sharp reconstructions, and codes that nobody can draw from.
 # - A dimension that does not earn its price is left unused.
