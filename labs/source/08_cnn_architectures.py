@@ -99,7 +99,7 @@ def cost(model):
 
 
 # %% [markdown]
-# **Before you run the cell:** 200 kernels of 5 × 5 on an RGB image of 150 × 100 pixels, stride 1, padding
+# **Before you run the cell:** 200 kernels of 5 × 5 on an RGB image 150 pixels wide and 100 high, stride 1, padding
 # `same`. How many parameters, how many multiply-adds, how many megabytes of output? And how many parameters
 # would a *dense* layer have whose 150 × 100 units see the whole image?
 
@@ -115,7 +115,7 @@ print(f"{row['bytes'] / 1e6:.0f} MB for one image, {row['bytes'] / 1e9 * 100:.1f
 print(f"dense: {(150 * 100 * 3) * (150 * 100) / 1e6:.0f} million parameters")
 
 # %% [markdown]
-# Now three layers, 3 × 3 with stride 2, on an image of 200 × 300. What does a *prediction* need, and what the
+# Now three layers, 3 × 3 with stride 2, on an image 200 high and 300 wide. What does a *prediction* need, and what the
 # *training* with batches of 50?
 
 # %% tags=["nbval-check-output"]
@@ -139,7 +139,8 @@ print(f"training {50 * outputs.sum() + 4 * parameters / 1e6:.1f} MB, and more fo
 # LeCun's network for handwritten characters has what every later one has: convolutions (C1, C3, C5) that
 # make maps smaller and more numerous, *sub-sampling* between them (S2, S4), dense layers at the end (F6,
 # output). Two details are no longer used. Sub-sampling was a mean over 2 × 2 pixels, times one learned number,
-# plus another, for each map: in Keras a pooling and a depthwise 1 × 1 convolution. And a map of C3 saw only
+# plus another, for each map, and then tanh (the book's table says sigmoid): in Keras a pooling and a depthwise 1 × 1
+# convolution. And a map of C3 saw only
 # *some* of the six maps of S2. That broke the symmetry between the maps, and saved weights.
 
 
@@ -187,7 +188,7 @@ panel.grid(False)
 figures.show(figure, "Which of the six maps of S2 each map of C3 sees (dark): 60 of 96 pairs.")
 
 # %% [markdown]
-# A *connection* is a product or a bias at one place: weights are shared, so there are far more connections
+# A *connection* is one input of an output value, or its bias (a sub-sampled value has 4 + 1): weights are shared, so there are far more connections
 # than parameters. **Predict first:** how many parameters does C3 save against a convolution that sees all
 # six maps?
 
@@ -216,7 +217,7 @@ print(f"all connections {sum(connections.values()) + 84 * 10:,}, with those of t
 # ## 3. AlexNet (2012): larger, with ReLU and dropout
 #
 # On ImageNet (1.2 million photos, 1,000 classes) Krizhevsky's network won the contest of 2012 by a wide
-# margin. The pattern is LeNet's. New were the size, ReLU (which does not saturate), dropout and augmentation
+# margin. The pattern is LeNet's. New were the size, ReLU (which does not saturate where it is positive), dropout and augmentation
 # against overfitting, overlapping max-pooling, and convolutions directly on convolutions. Most of its
 # parameters are in the two wide dense layers, which VGG took over:
 
@@ -267,7 +268,7 @@ print("first map from 227 pixels:", (227 - 11) // 4 + 1, "from 224:", (224 - 11)
 
 # %% [markdown]
 # The network was spread over two graphics cards; three of its convolutions saw only the maps of their own
-# card. This is a convolution in two *groups*, and gives the 60 million parameters of the paper. We leave out
+# card. This is a convolution in two *groups*, and gives 61 million parameters; the paper says 60. We leave out
 # its *local response normalisation*: it has no parameters, and the authors of VGG found that it does not
 # help.
 #
@@ -339,8 +340,8 @@ run.record(million_parameters_vgg_16=sizes["VGG-16"]["parameters"].sum() / 1e6)
 # How large should a kernel be? The *Inception* block does not choose: 1 × 1, 3 × 3, 5 × 5 and a pooling work
 # on the same maps side by side, and their outputs are put together as channels. Made like this it would
 # be expensive, and each block would have more channels than the one before (the pooling alone keeps all of
-# its input's). So a 1 × 1 convolution first
-# makes fewer channels: a *bottleneck*. **Predict first:** from 36 × 36 × 128 to 36 × 36 × 64 without bias,
+# its input's). So a 1 × 1 convolution makes fewer channels, before the 3 × 3 and the 5 × 5, and after the pooling: a
+# *bottleneck*. **Predict first:** from 36 × 36 × 128 to 36 × 36 × 64 without bias,
 # directly with 3 × 3, or through 16 channels. How many parameters?
 
 # %% tags=["nbval-check-output"]
@@ -416,7 +417,7 @@ print(f"{table['parameters'].sum():,} parameters; AlexNet has",
       f"{sizes['AlexNet']['parameters'].sum() / table['parameters'].sum():.1f} times as many")  # fmt: skip
 
 # %% [markdown]
-# Most of AlexNet's parameters were in the dense layers. GoogLeNet has none of those: *global average
+# Most of AlexNet's parameters were in the dense layers. GoogLeNet has no such wide layers: *global average
 # pooling* takes the mean of each map of the last block, and a single dense layer with softmax follows. The two
 # *auxiliary classifiers*, which helped the gradient to reach the early layers, are dropped after training; we
 # leave them out, and the two local response normalisations with them. Later Inceptions brought batch normalisation
@@ -437,11 +438,12 @@ print(f"{table['parameters'].sum():,} parameters; AlexNet has",
 #
 # $$y = \operatorname{ReLU}\big(x + F(x)\big),$$
 #
-# where $x$ takes a *shortcut* around the two convolutions $F$. To pass $x$ on, $F$ only has to be zero. Where
+# where $x$ takes a *shortcut* around the two convolutions $F$. To pass $x$ on, $F$ only has to be zero ($x$ comes from a ReLU, so
+# another one changes nothing). Where
 # a block halves the map and doubles the channels, $x$ needs another shape as well: a 1 × 1 convolution with
 # stride 2, or every second pixel and zeros in the new channels.
 #
-# Every convolution is followed by batch normalisation, by the fused operation of lab 5, but here with all weights
+# Batch normalisation follows every convolution. We use the fused operation of lab 5, but here with all weights
 # of Keras's layer (lab 5 left out γ), and with the settings that are usual for ResNets: momentum 0.9, and an ε of
 # $10^{-5}$. (The operation stores the variance divided by $n - 1$ instead of $n$; hence the tolerance in the check.)
 
@@ -524,8 +526,8 @@ figures.diagram(
 
 # %% [markdown]
 # > **Note on the book.** The caption of its figure says that in the block marked "1/2" the first convolution
-# > has half as many kernels as the second. Both have the new, doubled number; "/2" is the stride of the
-# > first. And the last pooling is global, over 7 × 7, not 5 × 5.
+# > has half as many kernels as the second. Both have the new, doubled number; the mark means stride 2 in
+# > the first. And the last pooling is global, over 7 × 7, not 5 × 5.
 
 
 # %% tags=["definition"]
@@ -561,7 +563,7 @@ print(f"{table['multiply-adds'].sum() / 1e9:.2f} billion multiply-adds")
 # two: one kernel for each channel alone (*depthwise*), then 1 × 1 over all channels (*pointwise*). With kernels
 # of $k \times k$ and $C_\text{out}$ channels its multiply-adds are the share
 # $\frac{1}{C_\text{out}} + \frac{1}{k^2}$ of the usual. MobileNet (2017), for telephones, is a stack of
-# these; Xception has 34.
+# these; Xception has 34 of them.
 
 
 # %% tags=["definition"]
@@ -606,10 +608,11 @@ weighing = keras.Model(maps, squeeze_excite(maps))
 print(f"squeeze and excitation, 256 → 16 → 256: {weighing.count_params():,} parameters")
 
 # %% [markdown]
-# **Squeeze and excitation** (SENet, which won the last contest in 2017) costs next to nothing: the mean of each
+# **Squeeze and excitation** (SENet, which won the last contest in 2017) adds hardly any multiply-adds, and few parameters: the mean of each
 # map (*squeeze*) goes through a small bottleneck of dense layers, and what comes out multiplies the channels
 # (*excite*). So the network can listen to some channels more than to others, image by image. It fits behind any
-# block. EfficientNet combines all of this: depthwise convolutions, bottlenecks, shortcuts, squeeze and excitation.
+# block. EfficientNet combines all of this: depthwise convolutions, *inverted* bottlenecks (a 1 × 1 widens first, a last 1 × 1
+# narrows), shortcuts, squeeze and excitation.
 #
 # The networks so far, side by side:
 
@@ -624,10 +627,12 @@ print(table.assign(**{"in the paper": pd.Series(paper)}).to_string())
 # %% [markdown]
 # (In millions, for one image; `MB of outputs` is what training keeps, each operation counted as a layer of its
 # own. The papers leave out: of LeNet-5 the output layer, of AlexNet what two groups save, of ResNet-34 the 1 × 1
-# convolutions on shortcuts. GoogLeNet's numbers are the sums of its table, rounded row by row.)
+# convolutions on shortcuts, which explain 19 of the 64 million. GoogLeNet's are the sums of its table, some of whose rows
+# do not fit its own shapes: its first convolution has 9,472 parameters and 118 million multiply-adds; the table says
+# 2,700 and 34.)
 #
-# Look at two pairs. VGG-16 against ResNet-34: more than twice as deep, but with a sixth of the parameters
-# and a quarter of the multiply-adds. And AlexNet against GoogLeNet: *fewer* parameters with *more* multiply-adds.
+# Look at two pairs. ResNet-34 is more than twice as deep as VGG-16, with a sixth of its parameters and a quarter of its
+# multiply-adds. GoogLeNet has fewer parameters than AlexNet, but more multiply-adds.
 # Which of the two numbers tells how long a network takes?
 #
 # ## 8. Cost, measured
@@ -678,7 +683,8 @@ figures.show(figure, "Time of a forward pass against parameters (left) and multi
 
 # %% [markdown]
 # **What happened, and why** (on the machine of these outputs). Parameters are not time: the dense layer has the most
-# of them and is the fastest, because each is used once for an image, and those of a convolution at every place. The three convolutions, with
+# of them, more multiply-adds than the depthwise layer, and is the fastest: each parameter is used once for an image, and
+# those of a convolution at every place. The three convolutions, with
 # sixteen times more parameters from the first to the third, take about the same time: here the multiply-adds
 # decide. But they do not decide alone. The depthwise layer has a sixty-fourth of the multiply-adds of the
 # convolution on the same maps, and takes far more than a sixty-fourth of its time: it does little with each number
@@ -689,7 +695,8 @@ figures.show(figure, "Time of a forward pass against parameters (left) and multi
 # The contest on ImageNet counted a photo as wrong if the true class was not among the five likeliest (*top-5
 # error*). Keras offers many networks with trained weights, and so we can put their accuracy beside their size.
 # (*top-1* is the share of photos whose likeliest class is right; *depth* is the book's count of layers, which takes
-# in those without weights.) `quick` builds one of them to check the count, the other profiles all thirteen.
+# in those without weights. In *DenseNet* each layer sees the outputs of all earlier ones in its block; the blocks of *NASNet*
+# were found by automatic search.) `quick` builds one of them to check the count, the other profiles all thirteen.
 
 # %%
 CONTEST = {  # year, network, layers -> top-5 error in percent: figure 8.14 of the book
@@ -734,8 +741,8 @@ figures.show(
 
 # %% [markdown]
 # The two panels do not measure the same. A contest entry is a team's best: the mean of several networks, each
-# looking at many cut-outs of a photo. Keras's numbers are those of one network and one look. So VGG stands at
-# 7.3 % on the left and at 10 % on the right.
+# looking at many cut-outs of a photo. Keras's numbers are those of one network and one look. So VGG, second in 2014, stands
+# at 7.3 % on the left and at 10 % on the right.
 #
 # > **Note on the book.** From its figure it concludes that the deepest network wins. Within its five entries it
 # > does. In its own table Xception, 126 layers deep, beats ResNet50 (168), InceptionV3 (159) and DenseNet201 (201),
@@ -842,7 +849,8 @@ for kind in SHORTCUTS:
 # about the same factor in each layer: normalisation takes away the mean that ReLU left, and stretches what remains;
 # on the way back it stretches the gradient as much (in wide layers by $\sqrt{\pi / (\pi - 1)} \approx 1.2$: Yang et al.,
 # 2019). Over 54 layers the factors multiply, and at the start no single rate suits the first layers and the last.
-# A shortcut passes the gradient on, but for what the ReLU after the sum cuts off, and its block only adds a part.
+# A shortcut passes the gradient on, but for what the ReLU after the sum cuts off, and the convolutions beside it only add a
+# part: the factor of the whole network is then below ten (it is printed above).
 # This is the state *before* training, and the steps change it; the study shows what is left of the difference.
 #
 # Now training. `RECIPE` has what the paper used (stochastic gradient descent with momentum, batches of 128, a rate
@@ -880,7 +888,7 @@ def train_deep(kind, depth, train, validation=None, share=1.0, **changes):
 
 
 # %% [markdown]
-# All four networks with three seeds take hours: that is a *study*, `labs/studies/08_degradation.py`, whose rows
+# All four networks with three seeds take about two hours: that is a *study*, `labs/studies/08_degradation.py`, whose rows
 # are part of the repository. Here and now we train one deep pair, on few images and for few steps: in `quick` 32
 # narrow layers (and a quarter of batch and rate), otherwise 56. **Predict first:** after the same steps, which has the lower training loss?
 
@@ -907,6 +915,9 @@ figures.curves(
 )  # fmt: skip
 
 # %% [markdown]
+# After the few steps of `quick` both are near $\ln 10 \approx 2.30$, the loss of guessing, and their difference says
+# little. With those of `standard` the network with shortcuts is clearly ahead.
+#
 # ### 10.3 Show the results of all twelve trainings
 #
 # The rows of the study: on all 45,000 training images, eight epochs each. The *training error* is measured after
@@ -943,8 +954,8 @@ figures.show(
 )
 
 # %% [markdown]
-# The same seed means the same start of the common layers and the same order of images, so differences are taken
-# seed by seed.
+# The same seed means the same order of images, and for a plain and a residual network of one depth the same start. So
+# differences are taken seed by seed.
 
 # %%
 from labkit.compare import paired
@@ -983,7 +994,7 @@ run.record(
 # The curves say how: the deep plain network does learn, from the first epoch to the last, but far more slowly than the
 # others. What eight epochs cannot show is where the networks would end. In the paper, after 164 epochs, the plain
 # network of 56 layers is still behind the one of 20, and the residual one of 56 makes 6.97 % errors on the test images,
-# the one of 20 makes 8.75 %.
+# the residual one of 20 makes 8.75 %.
 #
 # ## 11. Experiment 2 · Ask a trained network
 #
@@ -1017,15 +1028,15 @@ figures.images(
 #
 # | argument | what it says |
 # |---|---|
-# | `include_top` | with the classifier (as it is), or only up to the last maps |
-# | `weights` | `"imagenet"` (as it is), `None` for random numbers, or a file |
+# | `include_top` | with the classifier (the default), or only up to the last maps |
+# | `weights` | `"imagenet"` (the default), `None` for random numbers, or a file |
 # | `input_shape`, `input_tensor` | size of the photos, or a tensor to build on |
 # | `pooling` | without classifier: `"avg"` or `"max"` makes one number of each map |
 # | `classes` | of the classifier; other than 1,000 only without ImageNet's weights |
 #
 # With each come `preprocess_input`, which scales photos as the network wants them, and `decode_predictions`, which
-# names the classes. **Predict first:** how many numbers does Inception-v3 say about a photo without its classifier,
-# with `pooling="avg"`?
+# names the classes. **Predict first:** the last maps of Inception-v3 have 2,048 channels, twice as many as GoogLeNet's. How
+# many numbers does it say about a photo without its classifier, with `pooling="avg"`?
 
 # %% tags=["nbval-check-output"]
 body = keras.applications.InceptionV3(
@@ -1067,7 +1078,7 @@ run.record(
 top_5(photos, probabilities)
 
 # %% [markdown]
-# And with a wrong range? The commonest mistake is to divide by 255 twice. The values are still between 0 and 1, so
+# And with a wrong range? A common mistake is to divide by 255 twice. The values are still between 0 and 1, so
 # nothing complains:
 
 # %%
@@ -1163,7 +1174,7 @@ figures.images(
 # that were not, after eight epochs, from the study. `depth_gain` is accuracy with 56 layers minus with 20,
 # `shortcut_gain` with shortcuts minus without. `gradient_decades` is how many powers of ten the ratio of section 10.2 grows from the last
 # convolution back to the first, `live` what was
-# trained here, `top_probability` the network's certainty about a photo. The book has numbers for the parameters only; its
+# trained here, `top_probability` the network's certainty about a photo. Of these rows the book has numbers for the parameters only; its
 # figures of plain and residual networks are those of the papers.
 
 # %%
@@ -1290,8 +1301,8 @@ with run.exercise(bottleneck) as check:
 #
 # ## 14. What to remember
 #
-# - Parameters, multiply-adds and activations follow from the shapes; none of them is the time, and multiply-adds are
-#   the closest.
+# - Parameters, multiply-adds and activations follow from the shapes; none of them is the time. Multiply-adds come
+#   closest, between layers of one kind.
 # - Stacked small kernels see as much as a large one, with fewer weights and more nonlinearity.
 # - A 1 × 1 convolution mixes channels; as a bottleneck it makes the next layer cheap.
 # - Global average pooling replaced the dense layers that had most of the parameters.
