@@ -94,7 +94,7 @@ figures.show(figure, "Deep learning is a part of machine learning, which is a pa
 #
 # 1. compute with large arrays of numbers, on processor or graphics card (sections 2 and 3);
 # 2. find out in which direction to change each parameter (section 4);
-# 3. bring the examples in time (section 6).
+# 3. deliver the examples in time (section 6).
 #
 # On top of it, *Keras* builds networks out of layers (section 5). A trained network is saved and used
 # elsewhere:
@@ -113,8 +113,9 @@ figures.graph(
 # %% [markdown]
 # > **Note on the book.** Of the ten toolkits that it lists, most are no longer developed (Theano, CNTK,
 # > Caffe, Chainer, MXNet, DIGITS). In wide use today are TensorFlow, PyTorch and JAX; Keras 3 runs on each of
-# > the three (`KERAS_BACKEND`). Keras appeared in 2015, not 2014. And reinforcement learning, deep learning
-# > and support vector machines are no division of machine learning: the first is a kind of task, the others are
+# > the three, chosen by `KERAS_BACKEND` before the import (the book's back-ends are TensorFlow, CNTK and Theano, chosen by a
+# > function). Keras appeared in 2015, not 2014. And reinforcement learning, deep learning
+# > and support vector machines do not divide machine learning into parts: the first is a kind of task, the others are
 # > methods. Tasks are divided into supervised, unsupervised and reinforcement learning.
 #
 # ## 2. Tensors
@@ -239,7 +240,7 @@ figures.graph(
 # > **Note on the book.** In TensorFlow 1 *everything* was such a graph, and a value appeared only when a
 # > *session* ran it. Since TensorFlow 2 eager is the rule and the graph an offer.
 #
-# Writing the graph down is called *tracing*. Python runs then, and only then. So the `print` below speaks
+# Writing the graph down is called *tracing*. The function's Python code runs then, and only then. So the `print` below speaks
 # while it is traced, and shows a tensor without a value, as TensorFlow 1 did everywhere. **Predict first:** the
 # loop makes six calls; at which of them will it speak?
 
@@ -369,8 +370,8 @@ figures.graph(
 )  # fmt: skip
 
 # %% [markdown]
-# Positive gradients say: larger $w$ and $b$ make the loss larger. So make them smaller, by a small part of
-# the gradient (the *learning rate*), and repeat. That is *gradient descent*, and with it one can train.
+# Positive gradients say: larger $w$ and $b$ make the loss larger. So make them smaller, by a small multiple
+# of the gradient (the factor is the *learning rate*), and repeat. That is *gradient descent*, and with it one can train.
 # Here are five points of the line $y = 3x - 1$. **Predict first:** will $w$ and $b$, starting at 0, find
 # the 3 and the −1?
 
@@ -402,7 +403,7 @@ panels[1].set(xlabel="step", ylabel="loss")
 figures.show(figure, "Sixty steps of gradient descent: the line turns into place, the loss falls.")
 
 # %% [markdown]
-# These ten lines are the heart of every training in this course. What changes is the size: a network
+# The eight lines of this loop are the heart of every training in this course. What changes is the size: a network
 # has thousands or millions of parameters in place of two.
 #
 # ### Further: what the tape does not see
@@ -433,7 +434,7 @@ print("through float():", tape.gradient(loss, w))
 # ### 5.1 Layer after layer: `Sequential`
 #
 # A *dense* layer of $m$ neurons takes $n$ numbers and gives $m$: each output is a weighted sum of all
-# inputs plus a bias, sent through an *activation* (lab 2 says why). It has $n \cdot m$ weights and
+# inputs plus a bias, sent through an *activation* (lab 2 says why; *ReLU*, the usual one, replaces negative numbers by 0). It has $n \cdot m$ weights and
 # $m$ biases. Our first network takes a digit of 28 × 28 pixels as 784 numbers in a row; two layers of
 # 64 neurons follow, and ten outputs, one for each digit; *softmax* makes them positive, with the sum 1.
 # **Predict first:** how many parameters has it?
@@ -492,12 +493,13 @@ print([layer.name for layer in digits.layers], digits.count_params())
 
 # %% [markdown]
 # > **Note on the book.** In its code for this model the input has one name in the line that makes it and
-# > another in the line that uses it (the first is also that of a Python function), so it does not run.
+# > another in the line that uses it (the first name also hides Python's `input`), so it does not run.
 #
 # **Several inputs.** What is this second-hand thing worth? The network looks at a photo *and* knows the
-# brand. `Conv2D` layers look at images; lab 4 explains them. All you need now: with a 5 × 5 window and
-# stride 2, an image of 128 pixels becomes one of $\lfloor (128 - 5) / 2 \rfloor + 1 = 62$, and the layer has
-# $(5 \cdot 5 \cdot 3 + 1) \cdot 64$ parameters.
+# brand. `Conv2D` layers look at images; lab 4 explains them. All you need now: a window of $k$ × $k$ pixels that moves $s$
+# pixels at a time (the *stride*, 1 unless it is given) makes $\lfloor (n - k) / s \rfloor + 1$ out of $n$ pixels, and
+# `Conv2D(64, …)` gives 64 numbers at each place. With a 5 × 5 window and stride 2, an image of 128 pixels becomes one of
+# $\lfloor (128 - 5) / 2 \rfloor + 1 = 62$, and the layer has $(5 \cdot 5 \cdot 3 + 1) \cdot 64$ parameters.
 
 
 # %% tags=["definition"]
@@ -520,11 +522,12 @@ figures.diagram(make_price(), "Two inputs, each with layers of its own, joined b
 
 # %% [markdown]
 # Most parameters sit where the long flattened vector meets the dense layer:
+# $29 \cdot 29 \cdot 32 = 26{,}912$ numbers of the image and 64 of the brand make
 # $26{,}976 \cdot 64 + 64$. Remember this when a network gets too large.
 #
 # **Several outputs.** Age and gender from one portrait. The outputs (*heads*) share the layers that look
-# at the image. Each head has the activation that fits what it says: an age is any number (none), a yes
-# or no is a probability (*sigmoid*, between 0 and 1).
+# at the image. Each head has the activation that fits what it says: an age is a plain number (none), a yes
+# or no is given as a probability (*sigmoid*, between 0 and 1).
 
 
 # %% tags=["definition"]
@@ -580,11 +583,11 @@ print("weather by hand:", 62 * 62 * 64 + 64, "numbers for each head")
 
 # %% [markdown]
 # > **Note on the book.** Its heads for gender and for rain have no activation, so they could answer 1.7 or
-# > −3 where a probability is asked for, and all heads share one loss. A head needs the activation *and* the loss
-# > of its task.
+# > −3 where a probability is asked for. A head needs the activation *and* the loss of its task.
 #
-# A network with several heads has a loss for each, and trains on their sum. Age in years and gender in
-# bits are not on one scale; `loss_weights` in `compile` can balance them. (The photos here are noise: we
+# A network with several heads has a loss for each, and trains on their sum. An age that is wrong by
+# ten years costs 10, the answer 0.5 for the gender only $\ln 2 \approx 0.69$: they are not on one scale; `loss_weights` in
+# `compile` can balance them. (The photos here are noise: we
 # only look at how the losses add up.)
 
 # %% tags=["nbval-check-output"]
@@ -691,8 +694,8 @@ print("0 came out at the latest as number", (passes == 0).argmax(axis=1).max() +
 print("each pass has every number once:", (np.sort(passes) == np.arange(10)).all())
 
 # %% [markdown]
-# So an element may come out late, but hardly early: a small buffer mixes only neighbours, and `shuffle(1)`
-# nothing. To mix all, the buffer must be as large as the dataset. (If that does not fit into memory, shuffle
+# So an element may come out very late, but at most *buffer* − 1 places early: a small buffer mixes badly, and `shuffle(1)`
+# not at all. To mix all, the buffer must be as large as the dataset. (If that does not fit into memory, shuffle
 # the file names.)
 #
 # **Order matters:** first `shuffle`, then `batch`. The other way round the batches change places, but who sits in
@@ -723,7 +726,7 @@ print("first pass: ", batches[:5])
 print("second pass:", batches[5:])
 
 # %% [markdown]
-# Keras' `fit(epochs=2)` goes through a dataset twice by itself, so you will seldom need `repeat`.
+# Keras' `fit(epochs=2)` goes through a dataset twice (two *epochs*) by itself, so you will seldom need `repeat`.
 #
 # ### Further: keep the network fed
 #
@@ -734,8 +737,8 @@ print("second pass:", batches[5:])
 #
 # The next cell *imitates* a slow disk (20 ms for each batch) and a training step (10 ms) by sleeping, and notes
 # when each begins and ends. (TensorFlow today adds some prefetching of its own; `plain` turns that off, to
-# show the parts.) **Predict first:** eight batches one after another take 8 · (20 + 10) = 240 ms. How long will
-# each of the three others take?
+# show the parts.) **Predict first:** eight batches one after another take 8 · (20 + 10) = 240 ms. How long with
+# prefetch; with four prepared at once and prefetch; in the second pass with cache?
 
 
 # %%
@@ -792,6 +795,9 @@ panel.set(xlabel="time (ms)", yticks=[0, -1, -2, -3], yticklabels=list(pipelines
 figures.show(figure, "Eight batches, prepared (hatched) and trained on (dark): where the dark row has no gaps, nobody waits.")  # fmt: skip
 
 # %% [markdown]
+# Without any loss on the way it would be 8 · 20 + 10 = 170 ms with prefetch, 20 + 8 · 10 = 100 ms with four at once, and
+# 8 · 10 = 80 ms from the cache.
+#
 # ## 7. Experiment 1 · Your first network
 #
 # ### 7.1 Prepare the data
@@ -845,7 +851,8 @@ figures.source(parse_fn)
 
 # %% [markdown]
 # Five operations make the pipeline: `map`, `cache`, `shuffle`, `batch`, `prefetch`. Mind the order: what is the
-# same in every epoch comes before `cache`, what is new each time after it.
+# same in every epoch comes before `cache` (which keeps the prepared examples), what is new each time after it; `prefetch`,
+# last, prepares the next batch while the network works on this one.
 
 
 # %% tags=["definition"]
@@ -915,7 +922,7 @@ print(f"accuracy on test images: {before:.3f} before training, {after:.3f} after
 
 # %% [markdown]
 # That is all: `compile` says how to train, `fit` trains. Each *epoch* goes through all training images once,
-# each *step* takes one batch, computes the gradient as in section 4, and moves all 55,050 parameters.
+# each *step* takes one batch, computes the gradient as in section 4, and updates the parameters (55,050).
 # (`shuffle=False`, because the pipeline shuffles already; `run.callbacks` keeps logs, and a file from which
 # training goes on when you interrupt it and run the cell again.)
 #
@@ -972,7 +979,7 @@ panels[1].set(xlabel="digit", ylabel="probability", xticks=range(10), ylim=(0, 1
 figures.show(figure, "A doubtful digit and the ten probabilities that the network gives it.")
 
 # %% [markdown]
-# And these it got wrong. Would you have read them all?
+# And here are the first (at most twenty) that it got wrong. Would you have read them all?
 
 # %%
 guess = probabilities.argmax(axis=1)
@@ -1078,12 +1085,12 @@ for name, values in accuracies.items():
     print(f"buffer {name:6} accuracy on test images", np.round(values, 3))
 
 # %% [markdown]
-# **What happened, and why.** Each step makes the network better on the batch at hand, and on nothing else. After
+# **What happened, and why.** Each step makes the network better on the batch at hand, and takes no account of anything else. After
 # a long row of nines, "9" is the cheapest answer to everything, and what was learned about zeros is
 # overwritten: the network *forgets*. A buffer of a tenth holds about one digit and mixes it with its neighbours
-# only: look which digits the second row still knows. The third row tells how much mixing was enough here; on
-# other data it may not be, and a full buffer always is. Nothing warns you of a sorted pipeline: the training
-# loss looks excellent, because within one digit the task is easy. When a network learns nothing useful,
+# only: look which digits the second row still knows. The third row shows whether a third is enough here; on
+# other data it may not be, and a full buffer always is. The training loss does not warn you of a sorted pipeline: it can
+# look excellent, because within one digit the task is easy. Validation images do warn you; we left them out here. When a network learns nothing useful,
 # look at a few batches first.
 #
 # ## 9. Results
@@ -1166,8 +1173,8 @@ with run.exercise(descent_step) as check:
 #
 # - inputs `image` (28, 28, 1) and `claim` (10,), in this order;
 # - the image is flattened and goes through a dense layer of 32 with ReLU (call its output *seen*);
-# - output `digit`: ten probabilities, from *seen*;
-# - output `truth`: one probability, from *seen* and the claim, concatenated, through a dense layer of 16
+# - outputs, in this order and from layers of these names: `digit`, ten probabilities, from *seen*;
+# - and `truth`, one probability, from *seen* and the claim, concatenated, through a dense layer of 16
 #   with ReLU.
 
 
@@ -1241,7 +1248,7 @@ with run.exercise(make_pipeline) as check:
 
 # %% [markdown]
 # **Try this, too:** `run.scale(quick="fashion_mnist_sample", …)` in Experiment 1 brings clothes in place of
-# digits. How much harder are they? And does the network get better with 256 neurons in place of 64?
+# digits (in `quick`; in `standard` change that value, too). How much harder are they? And does the network get better with 256 neurons in place of 64?
 #
 # ## 11. What to remember
 #
