@@ -71,7 +71,7 @@ print(f"by hand {cost.mean():.4f}, Keras {keras.losses.BinaryCrossentropy()(answ
 
 # %% [markdown]
 # The last guess was sure and wrong: it alone costs more than the three others together. **Before you run
-# the next cell:** what would the *squared* error charge for it at most?
+# the next cell:** what is the most that the *squared* error can charge for one guess?
 
 # %%
 figure, panels = figures.axes(1, 2, width=4.2)
@@ -108,8 +108,8 @@ print("squared error", np.round(tape.gradient(squares, z), 4))
 
 # %% [markdown]
 # > **Note on the book.** It says that binary cross-entropy lies between 0 and 1. It has no upper
-# > limit, as the example and the figure show; that is its strength. Its sum for several classes must
-# > run over the *classes* (lab 4).
+# > limit, as the example and the figure show; that is its strength. In its cross-entropy for several
+# > classes, the sum must run over the *classes* (lab 4).
 #
 # ### 2.1 `from_logits`
 #
@@ -165,9 +165,9 @@ print("sigmoid once ", np.round(once, 3), "\nsigmoid twice", np.round(keras.ops.
 #
 # A Pokémon is of one or two of 18 *types*: Fire, Water, Grass … A network needs numbers.
 #
-# **Integers.** Bug is 0, Dark is 1, …, Water is 17. For *ordinal* words this keeps the order (and
+# **Integers.** Bug is 0, Dark is 1, …, Water is 17. For *ordinal* words, those with an order, this keeps it (and
 # claims that the steps are equal): fog is light,
-# medium or heavy, 0, 1, 2. For *nominal* words it tells the network something false: that Dark lies
+# medium or heavy, 0, 1, 2. For *nominal* words, without one, it tells the network something false: that Dark lies
 # between Bug and Dragon, and that Bug and Water are far apart.
 #
 # **One-hot.** One input for each word, and a single 1 among zeros. No order, every pair equally far
@@ -417,8 +417,10 @@ compare.paired(accuracies, "integer", one_third, higher_is_better=True).round(4)
 # **What happened, and why.** The book's conclusion, one-hot beats integer, is read off the line
 # `one_hot` of this table. A likely reason: with integers the network must first undo the false order;
 # to single out Ghost, number 8 of 0 to 18, it has to make a line rise and fall again. One-hot hands it
-# each type on a switch of its own. One neuron, in turn, can only add up: it can compare speeds, but
-# "Ghost *against* Normal" is a product of two inputs, and takes a hidden layer.
+# each type on a switch of its own. One neuron, in turn, can only add up: "Ghost *against* Normal" is a product of two
+# inputs, and takes a hidden layer. It could express the rule of speed, yet stays well below it. A likely reason:
+# cross-entropy is not accuracy. To limit the cost of upsets at a large lead, the weight on speed stays moderate, and near
+# equal speed other inputs tip the answer. (In `quick`, four epochs are also too few.)
 #
 # In `quick` the combats are simulated, under another rule, and few. There one-hot is *not* better, and
 # neither network beats the rule of speed: to know more than one comparison takes more data, or the ideas
@@ -506,6 +508,8 @@ pd.DataFrame(slots).T.round(2)
 # simulated combats is another one.)
 #
 # ### 5.2 Three ideas
+#
+# Each is added to those before it.
 #
 # 1. **Keep the types apart** (`apart`): the sum of two codes forgets which type is the first. Two one-hot
 #    codes of 19 side by side remember it: 46 numbers for each Pokémon.
@@ -661,15 +665,16 @@ for metric, better, worse in [
 # %% [markdown]
 # **What happened, and why.** The first lines compare each network with the one before; then boosting
 # with sorted pairs is compared with boosting without, and the best network and plain boosting with
-# boosting on sorted pairs. Believe a gain only where the verdict says so. Keeping the types apart gives
-# back what the sum had lost. The other two ideas add nothing to the data: sorting replaces a comparison
+# boosting on sorted pairs. Believe a gain only where the verdict says so. In the original combats, keeping the types apart
+# gives back what the sum had lost; in `quick` (another rule, fewer combats) it gains nothing. The other two ideas add nothing to the data: sorting replaces a comparison
 # that must be learned by one that is done, and the chart replaces a product of two inputs. Both are
-# knowledge about the *game*, found by looking at combats.
+# knowledge about these combats, found by looking at them.
 #
 # ### 5.4 Did it see the test combats before?
 #
 # Pairs are drawn at random, so some test pairs also fought, in one order or the other, in the
-# training combats. Such a combat is no fair test. How many are there, and do they flatter the result?
+# training combats. Such a combat is no fair test. How many are there, and do they flatter the result? (The book does not
+# ask. Compare the two accuracies printed below.)
 
 
 # %% tags=["definition"]
@@ -714,7 +719,7 @@ print("their speeds: ", speed.loc[list(number.values())].tolist())
 #
 # > **Note on the book.** It takes the rows 3, 7 and 12, and so lets three Mega forms fight. Its
 # > ranking, Charizard, Venusaur, Blastoise, is the order of *speed*, which the Mega forms share with the
-# > ordinary ones; it does not say that the triangle of the games is contradicted.
+# > ordinary ones; it does not remark that this contradicts the triangle of the games.
 
 
 # %%
@@ -766,7 +771,7 @@ figures.show(
 # ## 7. Further · What has it learned, and how sure is it?
 #
 # Ask the best network about two *average* Pokémon that differ only in their type: every number is the
-# mean, except that one is a little faster. Compare the pattern with that of the measured map, not the
+# mean, except that one is a little faster, and the slower one is second. Compare the pattern with that of the measured map, not the
 # heights: there the leads are of every size, and there are second types.
 
 # %%
@@ -812,7 +817,7 @@ figures.show(figure, f"Calibration on the test combats of the last split, in ten
 #
 # Accuracy is the share of test combats predicted correctly: mean ± standard deviation over splits.
 # `faster_wins` is the rule, `integer` and `one_hot` are the book's networks with our recipe, `wide` the
-# wide network with the same code, `apart` to `best` the three ideas. `faster_first`, `best` and
+# wide network with the one-hot code, `apart` to `best` the three ideas. `faster_first`, `best` and
 # `boosting_faster_first` say *who of the two wins* by way of speed, so their accuracies can be compared
 # with the others. `gain` is a difference of two accuracies on the same split, one-hot minus
 # integer, and best network minus boosting on the same sorted inputs; positive: better. `share_seen` is
@@ -886,7 +891,7 @@ with run.exercise(multi_hot) as check:
 # ### Exercise 3 · Accuracy from logits
 #
 # A network ends without a sigmoid. A probability above the threshold means yes. Which logit belongs
-# to it?
+# to the threshold?
 
 
 # %% nbgrader={"grade": false, "grade_id": "accuracy_from_logits", "locked": false, "schema_version": 3, "solution": true, "task": false} tags=["exercise"]
@@ -908,7 +913,7 @@ with run.exercise(accuracy_from_logits) as check:
     check(accuracy_from_logits(truth, z, 0.9), 0.4, "p > 0.9 means z > ln(0.9 / 0.1)")
 
 # %% [markdown]
-# **Try this, too:** train `make_book` on each combat twice, the second time with the opponents
+# **Try this, too:** train `make_book` on each *training* combat twice, the second time with the opponents
 # swapped and the answer reversed. What happens to the accuracy, and which combats does it get wrong?
 #
 # ## 10. What to remember
