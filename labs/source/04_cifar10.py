@@ -38,8 +38,8 @@ run = labkit.start("04_cifar10")
 #
 # A dense layer gives every pixel its own weight for every neuron: it must learn a cat on the left
 # and a cat on the right separately. A *convolution* slides one small *kernel* over the image and
-# computes, at each place, the sum of products with the patch below. (Mathematicians turn the kernel by
-# 180° first and call this *cross-correlation*.)
+# computes, at each place, the sum of products with the patch below. (Mathematicians call this
+# *cross-correlation*; their convolution turns the kernel by 180° first.)
 
 # %% tags=["nbval-check-output"]
 image = np.array([[1, 1, 0, 1], [2, 3, 2, 0], [1, 4, 2, 1], [0, 1, 2, 3]], "float32")
@@ -176,7 +176,7 @@ figures.images(
 # still right. It works against overfitting. Validation and test images stay as they are.
 #
 # `parse_fn` scales an image to [0, 1] and makes its label one-hot; `flip`, `color`, `rotate` and
-# `zoom` change images at random; `parse_aug_fn` does what `parse_fn` does, then makes such changes. They
+# `zoom` change images at random, and `random_crop` shifts them by up to four pixels; `parse_aug_fn` does what `parse_fn` does, then makes such changes. They
 # work on whole batches and take their randomness from a *seed*, so that a run can be repeated. (The
 # book's colour changes can leave [0, 1]; ours are cut off there.)
 
@@ -232,8 +232,8 @@ still_train = image_batches(train)  # for measuring accuracy on the training ima
 # ### 3.2 Build and train
 #
 # The book's two networks. Convolutions and pooling make features (*feature extractor*); flatten and
-# dense layers classify them. For the dense one it names six ReLU layers and one dropout of 30 %, not
-# the widths: ours are below. In `quick` the widths are a quarter, to fit a minute. Both begin by
+# dense layers classify them. For the dense one its text names six ReLU layers and one dropout of 30 %; the
+# widths below are ours. In `quick` the widths are a quarter, to fit a minute. Both begin by
 # moving the pixels from [0, 1] to [−1, 1]: inputs around zero train faster.
 
 
@@ -273,7 +273,8 @@ for layer in make_cnn().layers:
 # smoothing, no rescaling to [−1, 1]): Adam, whose learning rate rises during the first fifth of the
 # steps and then falls to zero along a cosine (*one cycle*), and targets softened by 10 % (*label
 # smoothing*), so that the network need not be certain. `keep_best` chooses the epoch by the
-# *validation* loss; nothing is chosen by the test images.
+# *validation* loss; nothing is chosen by the test images. (The dense network gets a lower peak of the rate and, in `quick`
+# and `full`, fewer epochs.)
 
 
 # %%
@@ -339,8 +340,8 @@ figures.curves(
 )  # fmt: skip
 
 # %% [markdown]
-# The left panel is measured with dropout on and on the altered images, so it is no measure of
-# overfitting; the table below is.
+# The left panel is measured with dropout on, while the weights still change, and for `cnn_augmented` on altered images, so
+# it is no measure of overfitting; the table below is.
 
 # %%
 rows = {}
@@ -358,7 +359,7 @@ pd.DataFrame.from_dict(rows, orient="index").round(4)
 # %% [markdown]
 # **What happened, and why.** Compare the column *test*. A dense layer has a weight of its own for every
 # pixel, so what it learns at one place is of no use at another; a CNN uses each kernel everywhere, and
-# needs fewer parameters. On the whole data set this is what decides; the 2,160 images of `quick` are
+# needs fewer parameters. On the whole data set this is the likely main reason; the 2,160 images of `quick` are
 # too few to show its full size. Then compare the column *gap*: augmentation hardly ever shows the
 # network the same image twice, so it is harder to learn by heart. Each row is **one** training: a
 # difference of a point or two may be luck.
@@ -495,7 +496,7 @@ with run.exercise(convolve) as check:
 # %% [markdown]
 # ### Exercise 3 · Softmax and cross-entropy
 #
-# Large inputs must not overflow: softmax stays the same when one number is taken from all $z_i$.
+# Large inputs must not overflow: softmax stays the same when the same number is subtracted from all $z_i$.
 
 
 # %% nbgrader={"grade": false, "grade_id": "cross_entropy", "locked": false, "schema_version": 3, "solution": true, "task": false} tags=["exercise"]
@@ -520,7 +521,7 @@ with run.exercise(cross_entropy) as check:
 
 # %% [markdown]
 # **Try this, too:** train the CNN with the book's own augmentation (`parse_aug_fn` without
-# `augment=`). How many epochs does it need to overtake?
+# `augment=`). How many epochs does it need to overtake the CNN trained on unaltered images?
 #
 # ## 6. What to remember
 #

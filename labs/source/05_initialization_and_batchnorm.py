@@ -88,7 +88,8 @@ print("as the book prints it:", np.isclose(by_tape, -0.015601176, rtol=0, atol=1
 # its input is positive, and 0 elsewhere: a unit whose input is negative for *every* example
 # gets no gradient at all and is *dead*.
 #
-# > **Note on the book.** Its argument counts the slopes only, not the weights. It sets the slope of ReLU
+# > **Note on the book.** Its argument counts the slopes only, not the weights (and what it reduces "at least 0.25 times" is
+# > multiplied by at most 0.25). It sets the slope of ReLU
 # > at 0 to 1: there is none, and TensorFlow takes 0. It does not mention dead units.
 
 # %%
@@ -190,16 +191,18 @@ pd.DataFrame(rows, index=[f"layer {depth}" for depth in range(1, 6)]).T.round(4)
 # %% [markdown]
 # **What happened, and why.**
 #
-# - Row 1: the sums are so large that the sigmoid sits at 0 or 1. The examples still differ, but the slope
-#   there is almost 0: no gradient passes.
-# - Row 2: all outputs are nearly 0.5, whatever the input was.
+# - Row 1 of the figure: the sums are so large that most sigmoids sit at 0 or 1, where the slope is almost 0. The large
+#   weights make up for it, so a gradient does pass, but only through the few units in between: most units learn almost
+#   nothing from an example.
+# - Row 2: all outputs are nearly 0.5, whatever the input was. On the way back the gradient shrinks to about a fortieth
+#   in every layer: slope ¼, and 100 weights of 0.01 add up to a tenth.
 # - Row 3: the outputs are spread, but from unit to unit. From example to example they differ less in
 #   every layer, because the slope of a sigmoid is at most 0.25, and Glorot reckons with slope 1 (tanh).
 # - Row 4: the mean square is halved in every layer. Row 5: He keeps it. Even then the examples become
 #   more alike, since outputs of ReLU are never negative and so have a part in common.
 #
-# > **Note on the book.** It recommends Glorot for the sigmoid because of the histogram, which mixes
-# > units and examples. It draws all histograms over [0, 1], which cuts ReLU off, and gives one
+# > **Note on the book.** It calls σ = 0.01 better than σ = 1, since it counts slopes only. It recommends Glorot for the
+# > sigmoid because of the histogram, which mixes units and examples. It draws all histograms over [0, 1], which cuts ReLU off, and gives one
 # > initialiser object to all layers: in Keras 3 such layers would start with identical weights.
 # > Here every layer gets a fresh one.
 #
@@ -267,8 +270,8 @@ figures.show(figure, "Five tanh layers with large weights: flat at ±1 without, 
 #
 # ### 5.1 Prepare the data
 #
-# As in lab 4: 45,000 photos for training, 5,000 for validation, 10,000 for the test. The training
-# images are flipped and shifted at random. The values lie in [0, 1].
+# As in lab 4: 45,000 photos for training, 5,000 for validation, 10,000 for the test (in `quick` 2,160, 240 and 500). The
+# training images are flipped and shifted at random. The values lie in [0, 1].
 
 # %%
 dataset = run.scale(quick="cifar10_sample", standard="cifar10", full="cifar10")
@@ -327,10 +330,11 @@ for batch_norm in (False, True):
     print(f"{model.count_params():,} parameters, {fixed:,} of them running means and variances")
 
 # %% [markdown]
-# > **Note on the book.** With batch normalisation it counts 943,882: it keeps the biases that
+# > **Note on the book.** With batch normalisation its network has 943,882: it keeps the biases that
 # > $\beta$ makes superfluous.
 #
-# What would He choose for each layer, and how many times larger is that than 0.01?
+# What would He choose for each layer, and how many times larger is that than 0.01? (For the full width. `quick` trains a
+# quarter of it; there the ratios from the second layer on are twice as large.)
 
 # %% tags=["nbval-check-output"]
 print("kernel               He's σ  ratio to 0.01")
@@ -414,7 +418,7 @@ def train_network(model, batches, validation_batches, epochs, rate=None, watch=(
 # %% [markdown]
 # One more instrument. A unit of ReLU whose input is negative for every image has slope 0 for all of them:
 # it is *dead*, and no gradient passes it. This callback counts, after some of the first steps,
-# which share of the channels of each convolution is still alive on 500 validation images:
+# which share of the channels of each convolution is still alive on 500 validation images (all 240 in `quick`):
 
 
 # %% tags=["definition"]
@@ -478,7 +482,7 @@ def show_alive(alive, caption):
 show_alive(as_in_book, "Share of living channels in the first steps, with the recipe of the book.")
 
 # %% [markdown]
-# **What happened, and why.** Standard deviation 0.01 is too small for every layer but the output: each
+# **What happened, and why.** Standard deviation 0.01 is too small for each of the six layers that start with it: each
 # layer makes the signal smaller by the ratio in the table of 5.2, and in the fifth convolution all images
 # look nearly the same. So the first gradients say little about the images; they follow what all images have
 # in common, and the luck of the batch. But Adam makes up for a gradient that is small: each weight moves
@@ -541,8 +545,8 @@ show_alive(shown, "Share of living channels in the first steps, with the gentle 
 # that: where the last channel of a layer has died, the gradient of all that stands before it is exactly
 # 0. What is left can only learn how frequent the classes are: 10 % each.
 #
-# On the whole data set, the same start with the gentle recipe keeps most channels alive, and learns nearly as
-# fast as the others. (A likely reason: pushes by the luck of the batch cancel over many short steps, and
+# On the whole data set, the same start with the gentle recipe keeps most channels alive, and learns. (It had
+# fewer epochs, and its rate has fallen to 0 at their end: do not compare its accuracy directly with the others. A likely reason: pushes by the luck of the batch cancel over many short steps, and
 # what all images have in common is less when their values lie around 0. In `quick` the cycle is so short
 # that its steps grow long at once, and the channels die again.) So the 10 % is not a property of σ = 0.01 alone: it belongs to the whole recipe, and above
 # all to the size of the first steps beside that of the weights. The cure at the root is still a start that
@@ -554,7 +558,8 @@ show_alive(shown, "Share of living channels in the first steps, with the gentle 
 #
 # > **Note on the book.** It compares all three with its own recipe, over 100 epochs. Its
 # > histograms of Model-1 hardly change in that time: as they must, when a layer is dead. Its conclusion
-# > calls the network with the normal distribution Model-3; it is Model-1.
+# > calls the network with the normal distribution Model-3; it is Model-1. It puts He before Glorot on one training each; our
+# > single trainings came out the other way round.
 #
 # ## 6. Experiment 2 · Batch normalisation
 #
@@ -587,7 +592,7 @@ figures.curves(
 #
 # > **Note on the book.** It evaluates this network as it was after its last epoch, the others as they
 # > were in their best one; here all are treated alike. It logs no histograms for Model-4, and prints
-# > 0.8593 with a percent sign.
+# > 0.8593 with a percent sign. (It starts TensorBoard with two folders after `--logdir`; a parent folder does.)
 #
 # TensorBoard shows the curves of all networks; lab 7 shows histograms of their weights.
 
@@ -620,7 +625,7 @@ run.tensorboard()
 # ### 7.1 Prepare the data
 #
 # What is chosen is chosen on the validation images (7.4). The final network then learns from all
-# 50,000 training images; the book's networks learned from 45,000.
+# 50,000 training images (in `quick` 2,400); the book's networks learned from 45,000.
 
 
 # %% tags=["definition"]
@@ -749,7 +754,7 @@ def identity_start(shape, dtype=None):
 
 
 # %% [markdown]
-# Now the network. The numbers follow Jordan's recipe; the factor 1/9 keeps the first logits small.
+# Now the network. The numbers follow Jordan's recipe; the factor 1/9 keeps the first logits (the numbers before softmax) small.
 
 
 # %% tags=["definition"]
@@ -847,7 +852,7 @@ def accuracy_of_views(model, batches, mirror=True):
 
 
 # %% [markdown]
-# First, a race with the book: how long until its best accuracy? We let the cycle end early.
+# First, a race with the book: how long until its best accuracy? We shorten the whole cycle to a few epochs.
 # **Predict first:** how many epochs of the hundred are enough?
 
 # %%
@@ -880,7 +885,7 @@ print(f"{history.seconds + seconds:.0f} s: {accuracy_one_view:.1%}, two views {a
 # ### 7.3 Show the results
 #
 # One training has luck in it. The study `labs/studies/05_fast.py` trained this network with three
-# seeds; the medians below come from its stored results. The seconds are those of the training on
+# seeds; the table shows all three, and their medians stand in section 8. The seconds are those of the training on
 # the machine named there, the views included.
 
 # %%
@@ -921,8 +926,8 @@ gains["mirrored view"] = everything.accuracy - everything.accuracy_one_view
 saved["mirrored view"] = everything.seconds_of_view - everything.seconds_of_views
 
 # %% [markdown]
-# Seconds are saved in each epoch after the first, the median of the three seeds; only those of the
-# mirrored view are per prediction of the validation images.
+# *Seconds saved* is per epoch, the first not counted, as the median of three seeds; for the mirrored view, per prediction of
+# the validation images.
 
 # %%
 ideas = pd.DataFrame({"gain in accuracy": gains.mean(), "spread": gains.std()})
@@ -946,8 +951,9 @@ figures.show(
 # **What happened, and why.** One cycle is worth more than all other ideas together: long steps early, and
 # short ones at the end to settle. (A part of that is the constant rate, which was not tuned.) Next come the
 # two ideas about the start: with so few epochs, what need not be learned is time won. The mirrored view
-# gives nearly as much, and costs no training at all. Fast shift and fused operation: a little. The fused
-# operation is there for its seconds, and so is the stem that has nothing to learn.
+# gives nearly as much, and costs no training at all. Fast shift: a little, hardly more than its spread. (The row of the fused
+# operation contains the fast shift; the operation alone gains no accuracy, as it should be.) The fused operation, and the
+# stem that has nothing to learn, were put there for their seconds; the three seeds do not agree on how many.
 #
 # The other three are *not proved* at this scale. Label smoothing and averaging gain nothing beyond the
 # spread; flip and crop even cost accuracy with some seeds. Five epochs are too few to learn an image by
@@ -1054,8 +1060,8 @@ with run.exercise(fold) as check:
     check(answer[1], [0.0, -0.5], "the mean is taken from the old bias; β is added at the end")
 
 # %% [markdown]
-# **Try this, too:** train the network of Experiment 1 with σ = 0.01 *and* batch normalisation, as in the
-# book. Which channels are alive after 200 steps? (Lab 7 shows how well it learns.)
+# **Try this, too:** train the network of Experiment 1 with σ = 0.01 *and* batch normalisation, with the recipe *as in the
+# book* of 5.2. Which channels are alive after 200 steps? (Lab 7 shows how well it learns.)
 #
 # ## 10. What to remember
 #

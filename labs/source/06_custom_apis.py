@@ -37,8 +37,8 @@ run = labkit.start("06_custom_apis")
 # ## 1. Why write your own?
 #
 # Keras has the usual parts. Sooner or later a problem needs another: a loss that weighs one mistake
-# more than another, a metric that your field reports, a layer from last week's paper, a network that
-# learns from two losses in turn (labs 10 and 11). Each kind of part has a *base class* that does the
+# more than another, a metric that your field reports, a layer from last week's paper, two networks that
+# train each other in turn (lab 11). Each kind of part has a *base class* that does the
 # common work. You fill in a few methods, and `compile`, `fit` and `evaluate` use the result like any
 # other part:
 #
@@ -250,7 +250,8 @@ figures.show(
 
 # %% [markdown]
 # A loss function returns one number for *each example*. The base class does the rest: it multiplies by
-# the sample weights, if there are any, and takes the mean. It also brings its inputs to float32, whatever
+# the sample weights, if there are any, and takes the mean (it divides by the number of examples; the metric of section 4 divides
+# by the sum of the weights). It also brings its inputs to float32, whatever
 # the network computes in. Our loss gets *label smoothing* (lab 4) as a setting:
 
 
@@ -362,7 +363,8 @@ for sample_weight in (None, weights):
 
 # %% [markdown]
 # > **Note on the book.** Its metric ignores `sample_weight`, so a weighted evaluation would be wrong
-# > without a word. (`reset_states` has become `reset_state`, and a name is misspelt: *catrgorical*.)
+# > without a word. (`reset_states` has become `reset_state`, a name is misspelt, *catrgorical*, and a comment gives
+# > 4 for an argmax of 3.)
 #
 # ## 5. A callback
 #
@@ -399,7 +401,7 @@ class SaveBest(keras.callbacks.Callback):
 
 # %% [markdown]
 # To compare it with Keras's `ModelCheckpoint` we play five epochs by hand: a model with one weight, which is
-# set to the number of the epoch, and made-up accuracies. After each epoch, which one is in the file?
+# set to the number of the epoch, and made-up accuracies, among them one that is no number (NaN). After each epoch, which one is in the file?
 
 
 # %%
@@ -434,7 +436,8 @@ print("SaveBest", kept[0], " ModelCheckpoint", kept[1])
 # > **Note on the book.** It asks its `ModelCheckpoint` for a misspelt name and not for the best epoch only,
 # > so the file of its Keras network holds the last epoch, but that of its custom network the best one:
 # > not a fair comparison. Ours monitor the same number. `SaveBest` stops when there is no such number;
-# > `ModelCheckpoint` only warns.
+# > `ModelCheckpoint` only warns. (The book's callback watches `loss` unless told otherwise, Keras's `val_loss`; `np.Inf` is
+# > now `np.inf`, and files of weights must end in `.weights.h5`. It compares the parts only by the final accuracy.)
 #
 # ## 6. The training step
 #
@@ -544,8 +547,8 @@ print("equal to 1e-5:", difference < 1e-5)
 # ## 7. Save and load
 #
 # Two kinds of file. `.keras` holds everything: the configuration of every part, the weights, the optimiser's
-# memory; `load_model` needs no code but the classes. `.weights.h5` holds the weights only, to be loaded
-# into a model of the same shape. For `.keras` each part must give all its settings in `get_config`, and
+# memory; `load_model` needs no code but the classes. `.weights.h5` leaves out the configuration: numbers
+# only, to be loaded into a model of the same shape. For `.keras` each part must give all its settings in `get_config`, and
 # Keras must find the class: that is what the decorator is for.
 
 
@@ -631,8 +634,8 @@ print("same first weights:", largest_difference(*first_weights) == 0)
 # The recipe is that of lab 4: Adam with one cycle of the learning rate, and label smoothing.
 #
 # `run.callbacks` adds TensorBoard, with a folder for each network, and the file from which an interrupted
-# training goes on. That file must not be used when the code has changed. It sees the code of your
-# classes, but not of the functions that they call; so we name those two.
+# training goes on. That file must not be used when the code has changed. `run.callbacks` checks the code of
+# your classes, but not of the functions that they call; so we also name those two.
 #
 # > **Note on the book.** Both its networks write into one folder, and TensorBoard mixes their curves.
 
@@ -711,7 +714,7 @@ print("Training loss, difference after each epoch:", np.abs(losses[0] - losses[1
 # adds in another order. Thousands of steps enlarge a difference of 10⁻⁷ until the two networks go ways of their
 # own (a line of zeros would mean that this machine rounded alike). So *equal to 10⁻⁵* was a question for one
 # step; for a whole training, the question is whether both networks are equally *good*. A difference of a
-# point or less is what another seed would make, too. And compare the seconds: parts of your own need
+# point or less is what another seed would make, too (in `quick`, with few test images, of a few points). And compare the seconds: parts of your own need
 # not be slow.
 #
 # What Keras's network cannot show, ours does: the norm of the gradient.
@@ -744,7 +747,7 @@ run.tensorboard()
 # For the sum of the shares to be the gradient of the whole batch, each worker divides the sum of its losses
 # by the size of the *whole* batch $B$, not of its share:
 #
-# $$\nabla \frac1B \sum_{i=1}^{B} L_i = \underbrace{\nabla \frac1B \sum_{i \text{ even}} L_i}_{\text{worker 0}}
+# $$\nabla \frac1B \sum_{i=0}^{B-1} L_i = \underbrace{\nabla \frac1B \sum_{i \text{ even}} L_i}_{\text{worker 0}}
 #   + \underbrace{\nabla \frac1B \sum_{i \text{ odd}} L_i}_{\text{worker 1}}.$$
 #
 # Keras's optimisers do the adding inside `apply`; so `gradient_step` stays as it is. (`fit` would be
@@ -818,7 +821,7 @@ print("loss in the first and the last step:", round(alone[1], 4), round(alone[20
 # Each worker is a Python program of its own. It learns from the environment variable `TF_CONFIG` who the
 # workers are and which of them it is. We write the program from the functions above, so that nothing is
 # written twice. Worker 1 has a defect: told so, it stands still after a certain step, like a machine whose
-# disk is full. Whatever happens, a worker ends itself after two minutes.
+# disk is full, so that we can kill it exactly there. Whatever happens, a worker ends itself after two minutes.
 
 
 # %% tags=["definition"]
@@ -854,7 +857,7 @@ def write_worker(place):
 
 # %% [markdown]
 # And somebody must watch. `run_workers` finds two free ports, starts the workers, and looks after them. When
-# one of them dies, the other cannot go on: it would wait forever for the missing gradients. So the watcher gives
+# one of them dies, the other cannot go on: it sees the connection break, or waits forever for the missing gradients. So the watcher gives
 # the rest ten seconds to notice it themselves, then ends them. Nothing stays behind, not even when you
 # interrupt the cell.
 
@@ -910,7 +913,7 @@ def run_workers(place, kill_after=0, seconds=100, patience=10):
 
 # %% [markdown]
 # Now start both, kill worker 1 after step 12, and start again. **Predict first:** the last checkpoint is that of
-# step 10. Which steps will be computed twice, and will the end result know about it?
+# step 10. Which steps will be computed twice, and will it show in the end result?
 
 # %%
 write_worker(place)
