@@ -622,7 +622,7 @@ def play(generator, critic, losses, turns, points, first, rounds):
 # points be after each quarter of the rounds? Does more time for the discriminator cure it? And the critic?
 
 # %%
-ROUNDS = run.scale(quick=100, standard=150, full=150)  # in each of four parts
+ROUNDS = 150  # in each of four parts
 GAMES = {
     "−ln D, weak": ((discriminator_loss, non_saturating), (1, 5)),
     "−ln D, strong": ((discriminator_loss, non_saturating), (5, 1)),
@@ -666,10 +666,11 @@ ring_table.round(2)
 
 # %% tags=["nbval-check-output"]
 served, distance = ring_table["places served"], ring_table["Wasserstein distance"]
-penalty = "critic with penalty"
-print("−ln D, weak: half of the places at most are served:", served["−ln D, weak"] <= 4)
+weak, strong, penalty = GAMES
+print("−ln D, weak: half of the places at most are served:", served[weak] <= 4)
+print("−ln D, strong: more than with the weak one:", served[strong] > served[weak])
 print("critic with penalty: six or more:", served[penalty] >= 6)
-print("and less than half as far:", distance[penalty] < distance["−ln D, weak"] / 2)
+print("and less than half as far:", distance[penalty] < distance[weak] / 2)
 
 # %% [markdown]
 # **What happened, and why.** For a *fixed* discriminator, or critic, the best answer of a generator is a single
