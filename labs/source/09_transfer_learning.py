@@ -1305,7 +1305,7 @@ with run.exercise(soften) as check:
 
 # %% [markdown]
 # **Try this, too**, after sections 4 and 5: find the temperature with the smallest cross-entropy on the *validation* photos
-# of the second task (`other_heads[0](other_features["validation"])`), and see what it does to the calibration error of
+# of the second task (what the first of `other_heads` says of `other_features["validation"]`), and see what it does to the calibration error of
 # `tests["other_frozen"][0]`. Is it above 1? Does the accuracy change?
 #
 # ## 10. What to remember
