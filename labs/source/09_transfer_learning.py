@@ -1115,8 +1115,8 @@ pd.DataFrame.from_dict(answers, orient="index", columns=["strategy", "compared w
 # second finds no support here.* The thought behind it: the last layers were made for ImageNet's classes, and may have let
 # go of (section 2) what tells coats from pullovers. But depth 3, *early*, is behind by about 0.04. It knows edges and
 # textures, and the mean of each map says little about the cut of a garment. (In `quick`, with one seed, it may be ahead.)
-# Depth 4 is better by 0.02 or 0.03 than depth 5 for pullovers and coats, and worse for cats and dogs. That is less than
-# what our own tuning of the heads moved. So: measure where to cut, and do not cut early by faith.
+# For cats and dogs depth 5 is better than depth 4; for pullovers and coats depth 4 is ahead, but by less than what our own
+# tuning of the heads moved. So: measure where to cut, and do not cut early by faith.
 #
 # Between what trains longer and the best head there is little, 0.02 at most: fine-tuned is ahead for many cats and dogs,
 # partly unfrozen for few, and for pullovers and coats they are level with the head on depth 4, or a little behind it.

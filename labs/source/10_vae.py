@@ -668,7 +668,7 @@ table.map(lambda value: "–" if np.isnan(value) else f"{value:.4g}")
 # lost already, it is a small price.
 #
 # The accuracies ask another question: are the digits kept apart? The auto-encoder's codes do it a little better in
-# `standard` (by one or two points in a hundred; one training each cannot say whether that is chance), and more clearly in
+# `standard` (one training each cannot say whether that is chance), and more clearly in
 # `quick`. The known cloud costs little, but perhaps not nothing.
 #
 # The three losses of the VAE, and the error of the auto-encoder:
@@ -802,8 +802,8 @@ figures.show(
 # which is blurred. If it is low, the encoder pays for small clouds far apart, the reconstruction gets better,
 # and the network comes closer to an auto-encoder, with codes outside the square
 # and gaps between them. The negative ELBO counts both terms at the full price. A network that was trained
-# at another price has minimised something else. In `standard`, the sum is clearly worse at ten times the price, by 2.6
-# nats at a tenth, and hardly at half the price (0.3 nats). For β = 1 is sure to give the smallest sum only at
+# at another price has minimised something else. In `standard`, the sum is clearly worse at ten times the price, somewhat
+# at a tenth, and hardly at half the price: see the table. For β = 1 is sure to give the smallest sum only at
 # the optimum and on the training images; a training that stops earlier, measured on other images, may do as well at another
 # price. So the book's ½ does little harm in two dimensions. (What its sixteenth does in sixteen, and what its wrong factor
 # of the noise does, you can try.)
