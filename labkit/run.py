@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import gc
 import json
 import logging
 import os
@@ -39,6 +40,10 @@ def start(lab: str, seed: int | None = None) -> "Run":
     if profile not in PROFILES:
         raise ValueError(f"LABS_PROFILE is {profile!r}; choose one of {', '.join(PROFILES)}")
     run = Run(lab, profile, seed)
+    if profile == "quick" and run.device == "CPU":
+        # Rewriting a graph takes longer than the few steps that it is made for.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    gc.freeze()  # the libraries' objects stay: the collector need not go through them again
     keras.utils.set_random_seed(seed)
     tf.get_logger().addFilter(_is_news)
     print(run.status())

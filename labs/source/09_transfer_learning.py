@@ -247,7 +247,7 @@ def extractor_for(name, size):
 
 
 # %%
-some = run.scale(quick="train[:320]", standard="train[:600]", full="train[:600]")
+some = run.scale(quick="train[:192]", standard="train[:600]", full="train[:600]")
 cifar = read_photos("cifar10_sample", {"training": some}, SMALL)
 pictures = [example["image"] for example in cifar.photos["training"].as_numpy_iterator()]
 pixels = np.reshape(pictures, (len(pictures), -1)).astype("float32")
@@ -321,7 +321,7 @@ PETS, SECOND, CLOTHES = run.scale(
 NETWORK = run.scale(quick=LITE, standard=LITE, full="inception_v3")
 SIZE = run.scale(quick=64, standard=224, full=299)  # pixels
 SPLITS = run.scale(
-    quick={"training": "train[:50%]", "validation": "train[80%:]", "test": "test"},
+    quick={"training": "train[:50%]", "validation": "train[90%:]", "test": "test[:50%]"},
     standard={"training": "train[:70%]", "validation": "train[70%:80%]", "test": "train[80%:]"},
     full={"training": "train[:80%]", "validation": "train[80%:90%]", "test": "train[90%:]"},
 )
@@ -465,7 +465,7 @@ print({part: values.shape for part, values in features.items()})
 
 
 # %% tags=["definition"]
-HEAD_EPOCHS = run.scale(quick=12, standard=40, full=40)
+HEAD_EPOCHS = run.scale(quick=6, standard=40, full=40)
 
 
 def make_head(n_features, n_classes):
@@ -923,7 +923,7 @@ def learn_from(task):
 # %%
 pet_splits = {part: SPLITS[part] for part in ("training", "test")}
 cloth_splits = run.scale(
-    quick={"training": "train[:25%]", "test": "test[:50%]"},
+    quick={"training": "train[:25%]", "test": "test[:25%]"},
     standard={"training": "train[:20%]", "test": "test"},
     full={"training": "train[:20%]", "test": "test"},
 )
