@@ -40,9 +40,9 @@ def start(lab: str, seed: int | None = None) -> "Run":
     if profile not in PROFILES:
         raise ValueError(f"LABS_PROFILE is {profile!r}; choose one of {', '.join(PROFILES)}")
     run = Run(lab, profile, seed)
-    if profile == "quick" and run.device == "CPU":
-        # Rewriting a graph takes longer than the few steps that it is made for.
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    # To rewrite a graph takes longer than the few steps of `quick` that it is made for.
+    short = profile == "quick" and run.device == "CPU"
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": short})
     gc.freeze()  # the libraries' objects stay: the collector need not go through them again
     keras.utils.set_random_seed(seed)
     tf.get_logger().addFilter(_is_news)

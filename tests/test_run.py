@@ -12,6 +12,7 @@ from labkit import run as run_module
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 
 @pytest.fixture
@@ -37,6 +38,16 @@ def test_scale_wants_every_profile(run):
     assert run.scale(quick=1, standard=2, full=3) == 1
     with pytest.raises(ValueError, match="quick, standard, full"):
         run.scale(quick=1, standard=2)
+
+
+@pytest.mark.parametrize(("profile", "left"), [("quick", True), ("standard", False)])
+def test_only_quick_leaves_graphs_as_they_are(monkeypatch, profile, left):
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("on a GPU graphs are rewritten in every profile")
+    monkeypatch.setenv("LABS_PROFILE", profile)
+    monkeypatch.setattr(machine, "probe", lambda: {"float32": 100.0})
+    labkit.start("02_house_prices")
+    assert tf.config.optimizer.get_experimental_options()["disable_meta_optimizer"] == left
 
 
 def test_fast_sets_the_fastest_policy_and_takes_it_back(run):

@@ -193,7 +193,7 @@ others = np.array([[30.0, 0.0], [3.0, 4.0], [0.0, 2.0], [-1.0, 0.0]])
 print(cosine(np.array([[5.0, 0.0]]), others))
 
 # %% [markdown]
-# We read 600 pictures of CIFAR-10, which are 32 × 32, and enlarge them to 96 × 96 (in `quick` 320, and 64 × 64). From
+# We read 600 pictures of CIFAR-10, which are 32 × 32, and enlarge them to 96 × 96 (in `quick` 192, and 64 × 64). From
 # the pixels we take away the mean picture: they are never negative, so without that all lists would point nearly the same
 # way.
 # `centre_square` cuts the largest square out of the middle of a photo and scales it; `read_photos` does so for a whole
