@@ -821,9 +821,8 @@ run.record(calibration_error_finetuned=errors["fine-tuned"])
 print("expected calibration error", {name: round(error, 4) for name, error in errors.items()})
 
 # %% [markdown]
-# Dots below the line: the network is surer than it should be. In `quick` neither is well calibrated. In `standard` both
-# are: on average,
-# confidence and accuracy differ by less than two points in a hundred. The frozen head is rather too careful (of what it
+# Dots below the line: the network is surer than it should be. The test photos of `quick` are too few to say more. In
+# `standard` both are well calibrated: on average, confidence and accuracy differ by less than two points in a hundred. The frozen head is rather too careful (of what it
 # calls 85 %, 92 % are right), the fine-tuned network a little too sure. Most photos lie in the bin on the right; a small
 # dot stands on few photos and may be far off by chance.
 #
