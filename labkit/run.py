@@ -24,6 +24,10 @@ import pandas as pd
 import psutil
 import tensorflow as tf
 
+UNTUNED = tf.data.Options()
+UNTUNED.autotune.enabled = False
+_iterate = tf.data.Dataset.__iter__
+
 
 def start(lab: str, seed: int | None = None) -> "Run":
     """Begin lab `lab`: seed everything, prepare the GPU, print one status line.
@@ -43,11 +47,23 @@ def start(lab: str, seed: int | None = None) -> "Run":
     # To rewrite a graph takes longer than the few steps of `quick` that it is made for.
     short = profile == "quick" and run.device == "CPU"
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": short})
+    tf.data.Dataset.__iter__ = _iterate_untuned
     gc.freeze()  # the libraries' objects stay: the collector need not go through them again
     keras.utils.set_random_seed(seed)
     tf.get_logger().addFilter(_is_news)
     print(run.status())
     return run
+
+
+def _iterate_untuned(dataset: tf.data.Dataset) -> tf.data.Iterator:
+    """Return an iterator over a data set without tf.data's tuner, which makes its end wait.
+
+    An iterator that is deleted (in `fit` one for each epoch) joins the tuner's thread. TensorFlow
+    wakes that thread before it marks the iterator as cancelled, so the tuner may go back to sleep,
+    for up to a minute, while nothing else runs. `AUTOTUNE` still means parallel and ahead of time,
+    with as many threads as TensorFlow has.
+    """
+    return _iterate(dataset.with_options(UNTUNED))
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -50,6 +50,16 @@ def test_only_quick_leaves_graphs_as_they_are(monkeypatch, profile, left):
     assert tf.config.optimizer.get_experimental_options()["disable_meta_optimizer"] == left
 
 
+def test_no_pipeline_waits_for_its_tuner(run, monkeypatch):
+    begun = []
+    monkeypatch.setattr(run_module, "_iterate", lambda dataset: begun.append(dataset) or iter([]))
+    options = tf.data.Options()
+    options.deterministic = False
+    iter(tf.data.Dataset.range(3).with_options(options))
+    assert [one.options().autotune.enabled for one in begun] == [False]
+    assert begun[0].options().deterministic is False
+
+
 def test_fast_sets_the_fastest_policy_and_takes_it_back(run):
     with run.fast():
         assert keras.layers.Dense(1).compute_dtype == "bfloat16"
