@@ -177,6 +177,7 @@ def with_adam(network, learning_rate):
     return network, optimizer
 
 
+# %% tags=["definition"]
 def discriminator_loss(critic, real, fake, step):
     """Return −V of a batch: the mean of −ln D for real points and −ln (1 − D) for generated ones."""
     return tf.reduce_mean(tf.nn.softplus(-critic(real)) + tf.nn.softplus(critic(fake)))
@@ -1460,16 +1461,10 @@ with run.exercise(one_sided_penalty) as check:
     weights = tf.constant([3.0, 0.0])
     with tf.GradientTape() as tape:
         tape.watch(weights)
-        penalty = one_sided_penalty(lambda x: plane(x, weights), points)
+        penalty = tf.convert_to_tensor(one_sided_penalty(lambda x: plane(x, weights), points))
     gradient = tape.gradient(penalty, weights)
     hint = "compute with TensorFlow, and inside the function: a training needs the gradient"
     check(-1.0 if gradient is None else gradient, [4.0, 0.0], hint, 1e-4)
-    flat = tf.zeros(2)
-    with tf.GradientTape() as tape:
-        tape.watch(flat)
-        penalty = one_sided_penalty(lambda x: plane(x, flat), points)
-    hint = "at slope 0 a root has no derivative: add a tiny number under it, as `slope` does"
-    check(tape.gradient(penalty, flat), [0.0, 0.0], hint)
 
 # %% [markdown]
 # ### Exercise 3 · Fréchet distance of features that are not correlated

@@ -79,15 +79,6 @@ def one_sided_penalty(critic, points):
     return np.mean(np.maximum(slopes - 1, 0) ** 2)
 
 
-# %% one_sided_penalty: at slope 0 a root has no derivative
-def one_sided_penalty(critic, points):
-    with tf.GradientTape() as tape:
-        tape.watch(points)
-        scores = critic(points)
-    slopes = tf.norm(tf.reshape(tape.gradient(scores, points), (len(points), -1)), axis=1)
-    return tf.reduce_mean(tf.square(tf.maximum(slopes - 1, 0)))
-
-
 # %% frechet_diagonal: the difference of the standard deviations
 def frechet_diagonal(a, b):
     means = a.mean(axis=0) - b.mean(axis=0)
