@@ -701,9 +701,9 @@ print("and less than half as far:", distance[penalty] < distance[weak] / 2)
 # (The last row has the book's networks, rate, batch and passes.) What a short training lacks is steps. So `standard` has
 # half the channels and half the batch: a step then costs a fraction of the arithmetic.
 #
-# And fewer steps must be larger ones, so a shorter training has a higher rate. Section 8 has faces, too. The images of Fashion-MNIST get
-# a margin of two black pixels, to have a side that can be halved down to 4. All values become $[-1, 1]$,
-# the range of the generator's tanh.
+# And fewer steps must be larger ones, so `quick` and `standard` have ten times the rate of the book. Section 8 has faces,
+# too. The images of Fashion-MNIST get a margin of two black pixels, to have a side that can be halved down to 4. All
+# values become $[-1, 1]$, the range of the generator's tanh.
 #
 # > **Note on the book.** It trains on all images, the test part included. We keep that part back: section
 # > 7 compares with images that the networks have never seen. It also swaps the sizes of the parts:
