@@ -58,10 +58,9 @@ def start(lab: str, seed: int | None = None) -> "Run":
 def _iterate_untuned(dataset: tf.data.Dataset) -> tf.data.Iterator:
     """Return an iterator over a data set without tf.data's tuner, which makes its end wait.
 
-    An iterator that is deleted (in `fit` one for each epoch) joins the tuner's thread. TensorFlow
-    wakes that thread before it marks the iterator as cancelled, so the tuner may go back to sleep,
-    for up to a minute, while nothing else runs. `AUTOTUNE` still means parallel and ahead of time,
-    with as many threads as TensorFlow has.
+    An iterator that is deleted (in `fit` one for each epoch) joins the tuner's thread. In
+    TensorFlow 2.21 that thread may stay asleep, for up to a minute, while nothing else runs.
+    `AUTOTUNE` still means parallel and ahead of time, with as many threads as TensorFlow has.
     """
     return _iterate(dataset.with_options(UNTUNED))
 
