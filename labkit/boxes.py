@@ -161,6 +161,10 @@ def pairwise_iou(boxes, others):
     return iou(boxes[..., :, tf.newaxis, :], others[..., tf.newaxis, :, :])
 
 
+# For NumPy: one call instead of two dozen small ones, traced anew only for another type.
+_pairwise_iou = tf.function(pairwise_iou, autograph=False, reduce_retracing=True)
+
+
 def size_iou(sizes, anchors):
     """Return the intersection over the union of sizes and anchors laid on the same corner.
 
@@ -392,7 +396,7 @@ def non_max_suppression(
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] > score_threshold]
     boxes, labels = boxes[order], labels[order]
-    rivals = pairwise_iou(boxes, boxes).numpy() > iou_threshold
+    rivals = _pairwise_iou(boxes, boxes).numpy() > iou_threshold
     rivals &= labels[:, np.newaxis] == labels
     left, kept = np.ones(len(order), bool), []
     while left.any() and len(kept) < max_boxes:
@@ -634,7 +638,7 @@ def _overlap(objects: Mapping, detections: Mapping) -> np.ndarray:
     boxes, others = (
         np.reshape(one["boxes"], (-1, 4)).astype(float) for one in (detections, objects)
     )
-    overlap = pairwise_iou(boxes, others).numpy()
+    overlap = _pairwise_iou(boxes, others).numpy()
     if (crowd := _flag(objects, "crowd")).any():
         area = box_area(boxes)[:, tf.newaxis]
         inside = tf.math.divide_no_nan(_common(boxes[:, np.newaxis], others), area)
