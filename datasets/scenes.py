@@ -90,8 +90,8 @@ def draw(scene: np.ndarray, ink: np.ndarray, box: np.ndarray, random: np.random.
 class DigitScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Scenes made of the bundled sample of MNIST; no digit stands in scenes of two splits."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    SIZES: ClassVar = {"train": 800, "validation": 100, "test": 200}
+    VERSION = tfds.core.Version("1.1.0")
+    SIZES: ClassVar = {"train": 600, "validation": 50, "test": 100}
 
     def __init__(self, *, files: dict[str, Path], **options):
         self.files = files
