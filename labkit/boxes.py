@@ -161,7 +161,7 @@ def pairwise_iou(boxes, others):
     return iou(boxes[..., :, tf.newaxis, :], others[..., tf.newaxis, :, :])
 
 
-# For NumPy: one call instead of two dozen small ones, traced anew only for another type.
+# For NumPy: one call instead of two dozen small ones; not traced anew for every number of boxes.
 _pairwise_iou = tf.function(pairwise_iou, autograph=False, reduce_retracing=True)
 
 
