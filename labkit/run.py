@@ -24,8 +24,6 @@ import pandas as pd
 import psutil
 import tensorflow as tf
 
-UNTUNED = tf.data.Options()
-UNTUNED.autotune.enabled = False
 _iterate = tf.data.Dataset.__iter__
 
 
@@ -44,10 +42,11 @@ def start(lab: str, seed: int | None = None) -> "Run":
     if profile not in PROFILES:
         raise ValueError(f"LABS_PROFILE is {profile!r}; choose one of {', '.join(PROFILES)}")
     run = Run(lab, profile, seed)
-    # To rewrite a graph takes longer than the few steps of `quick` that it is made for.
+    # To rewrite a graph, or a pipeline, takes longer than the few steps of `quick` that it is for.
     short = profile == "quick" and run.device == "CPU"
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": short})
-    tf.data.Dataset.__iter__ = _iterate_untuned
+    options = _pipeline_options(rewrite=not short)
+    tf.data.Dataset.__iter__ = lambda dataset: _iterate(dataset.with_options(options))
     gc.freeze()  # the libraries' objects stay: the collector need not go through them again
     keras.utils.set_random_seed(seed)
     tf.get_logger().addFilter(_is_news)
@@ -55,14 +54,18 @@ def start(lab: str, seed: int | None = None) -> "Run":
     return run
 
 
-def _iterate_untuned(dataset: tf.data.Dataset) -> tf.data.Iterator:
-    """Return an iterator over a data set without tf.data's tuner, which makes its end wait.
+def _pipeline_options(rewrite: bool) -> tf.data.Options:
+    """Return options without tf.data's tuner, which makes the end of a pipeline wait.
 
     An iterator that is deleted (in `fit` one for each epoch) joins the tuner's thread. In
     TensorFlow 2.21 that thread may stay asleep, for up to a minute, while nothing else runs.
     `AUTOTUNE` still means parallel and ahead of time, with as many threads as TensorFlow has.
+    `rewrite`: whether TensorFlow may rewrite a pipeline before it runs.
     """
-    return _iterate(dataset.with_options(UNTUNED))
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = rewrite
+    return options
 
 
 def _is_news(record: logging.LogRecord) -> bool:

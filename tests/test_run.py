@@ -41,13 +41,18 @@ def test_scale_wants_every_profile(run):
 
 
 @pytest.mark.parametrize(("profile", "left"), [("quick", True), ("standard", False)])
-def test_only_quick_leaves_graphs_as_they_are(monkeypatch, profile, left):
+def test_only_quick_leaves_graphs_and_pipelines_as_they_are(monkeypatch, profile, left):
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("on a GPU graphs are rewritten in every profile")
     monkeypatch.setenv("LABS_PROFILE", profile)
     monkeypatch.setattr(machine, "probe", lambda: {"float32": 100.0})
     labkit.start("02_house_prices")
     assert tf.config.optimizer.get_experimental_options()["disable_meta_optimizer"] == left
+    begun = []
+    monkeypatch.setattr(run_module, "_iterate", lambda dataset: begun.append(dataset) or iter([]))
+    iter(tf.data.Dataset.range(3))
+    rewritten = begun[0].options().experimental_optimization.apply_default_optimizations
+    assert rewritten != left
 
 
 def test_no_pipeline_waits_for_its_tuner(run, monkeypatch):

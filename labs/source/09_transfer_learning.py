@@ -321,7 +321,7 @@ PETS, SECOND, CLOTHES = run.scale(
 NETWORK = run.scale(quick=LITE, standard=LITE, full="inception_v3")
 SIZE = run.scale(quick=64, standard=224, full=299)  # pixels
 SPLITS = run.scale(
-    quick={"training": "train[:50%]", "validation": "train[90%:]", "test": "test[:50%]"},
+    quick={"training": "train[:50%]", "validation": "train[90%:]", "test": "test"},
     standard={"training": "train[:70%]", "validation": "train[70%:80%]", "test": "train[80%:]"},
     full={"training": "train[:80%]", "validation": "train[80%:90%]", "test": "train[90%:]"},
 )
