@@ -42,7 +42,7 @@ def start(lab: str, seed: int | None = None) -> "Run":
     if profile not in PROFILES:
         raise ValueError(f"LABS_PROFILE is {profile!r}; choose one of {', '.join(PROFILES)}")
     run = Run(lab, profile, seed)
-    # To rewrite a graph, or a pipeline, takes longer than the few steps of `quick` that it is for.
+    # Rewriting a graph or a pipeline takes longer than the few steps of `quick` gain by it.
     short = profile == "quick" and run.device == "CPU"
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": short})
     options = _pipeline_options(rewrite=not short)
