@@ -25,6 +25,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"]  # Okabe and Ito, 2008
 DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1))]
@@ -45,11 +46,17 @@ plt.ioff()  # a figure appears where `show` is called, once
 def show(figure: Figure, caption: str, photo: bool = False, private: bool = False) -> None:
     """Display a figure and its one-line caption, and close it; photos are kept as JPEG.
 
+    A horizontal axis labelled `epoch` is marked at whole numbers only, however few there are.
+
     A `private` figure holds pictures that may be looked at but not passed on: it appears when
     somebody runs the notebook, and in a page that others will read its caption stands alone.
 
     Raises `ValueError` for a caption that is empty or has more than one line.
     """
+    for panel in figure.axes:
+        locator = panel.xaxis.get_major_locator()
+        if panel.get_xlabel() == "epoch" and isinstance(locator, MaxNLocator):
+            locator.set_params(integer=True, min_n_ticks=1)
     stream, kind = io.BytesIO(), "jpeg" if photo else "png"
     figure.savefig(stream, format=kind, dpi=90)
     plt.close(figure)

@@ -147,6 +147,21 @@ def displayed(monkeypatch):
     return found
 
 
+@pytest.mark.parametrize("epochs", [[2], [1, 2], [1, 2, 3, 4]])
+def test_epochs_are_whole_numbers(displayed, epochs):
+    figure, panels = figures.axes(1, 3)
+    for panel, label, scale in zip(
+        panels, ("epoch", "seconds", "epoch"), ("linear", "linear", "log"), strict=True
+    ):
+        panel.plot(epochs, [0.5] * len(epochs), marker="o")
+        panel.set(xlabel=label, xscale=scale)
+    figures.show(figure, "A few epochs.")
+    low, high = panels[0].get_xlim()
+    ticks = [tick for tick in panels[0].get_xticks() if low <= tick <= high]
+    assert ticks == epochs
+    assert any(tick % 1 for tick in panels[1].get_xticks())
+
+
 @pytest.mark.parametrize("shape", [(8, 12), (8, 12, 3)])
 def test_animation_holds_all_frames_and_stands_still_at_the_last(displayed, shape):
     shades = [0, 128, 255]
