@@ -9,6 +9,7 @@ from unittest import mock
 
 from labkit import data
 
+import h5py
 import keras
 import numpy as np
 import pandas as pd
@@ -49,22 +50,29 @@ def backbone(
             Applications, as `inception_v3`, `resnet50`, `vgg16`, `mobilenet_v2`.
         input_shape: (height, width, 3) of the photos.
         top: with the classifier, whose output is the probabilities of the 1,000 ImageNet classes,
-            shape (batch, 1000); else the last feature maps, (batch, height / 32, width / 32,
-            channels).
+            shape (batch, 1000); else the last feature maps, (batch, rows, columns, channels), where
+            rows and columns are about a thirty-second of height and width.
         weights: `imagenet`, or `None` for a network that starts untrained.
-        options: of the function in Keras Applications, such as `alpha=0.25` for `mobilenet`.
+        options: of the function in Keras Applications, such as `alpha=0.25` for `mobilenet`; the
+            bundled network has none.
 
     Photos outside [0, 1] raise `ValueError` when the network is called, and
-    `tf.errors.InvalidArgumentError` in `fit` and `predict`. An unknown name raises `ValueError`;
-    weights that cannot be had raise `labkit.data.DataError`, which says where to put them.
+    `tf.errors.InvalidArgumentError` in `fit` and `predict`. An unknown name raises `ValueError`, as
+    do photos without three channels, and options that the network does not have or that are set
+    here; weights that cannot be had, or not be read, raise `labkit.data.DataError`, which says what
+    to do.
     """
+    if tuple(input_shape)[-1:] != (3,):
+        raise ValueError(f"photos have three channels: (height, width, 3), not {input_shape}")
     inputs = keras.Input(input_shape)
     if _plain(name) == _plain(LITE):
-        return _lite(inputs, top, weights)
+        return _lite(inputs, top, weights, options)
     if _plain(name) not in _applications():
         raise ValueError(f"no network {name!r}; known are {', '.join(names())}")
     build = _applications()[_plain(name)]
     scaled = InputScaling(build.__name__, name="scaling")(inputs)
+    if taken := options.keys() & {"include_top", "include_preprocessing", "input_tensor"}:
+        raise ValueError(f"{', '.join(sorted(taken))}: is set here; see `top` and `input_shape`")
     options |= {"include_top": top, "weights": weights, "input_shape": input_shape}
     with mock.patch.object(file_utils, "get_file", _keras_weights):
         network = build(input_tensor=scaled, **options)
@@ -134,8 +142,12 @@ def best_classes(probabilities: np.ndarray, n: int = 5) -> pd.DataFrame:
 # --- the bundled network --------------------------------------------------------------------------
 
 
-def _lite(inputs, top: bool, weights: str | None) -> keras.Model:
+def _lite(inputs, top: bool, weights: str | None, options: dict) -> keras.Model:
     """Return EfficientNet-Lite0; source: Tan and Le, arXiv:1905.11946, and TensorFlow's "Lite"."""
+    if options:
+        raise ValueError(f"{LITE} has no options, so not {', '.join(options)}")
+    if weights not in ("imagenet", None):
+        raise ValueError(f"weights of {LITE} are 'imagenet' or None, not {weights!r}")
     model = lite(inputs)
     if weights is not None:
         model.load_weights(data.path(LITE, f"{LITE}.weights.h5"))
@@ -197,4 +209,9 @@ def _keras_weights(file: str, origin: str, file_hash: str | None = None, **_) ->
     if file in data.dataset("weights")["files"]:
         return str(data.path("weights", file))
     known_hash = file_hash and {32: "md5:", 64: "sha256:"}[len(file_hash)] + file_hash
-    return str(data.published("weights", file, origin, known_hash))
+    place = data.published("weights", file, origin, known_hash)
+    try:
+        h5py.File(place).close()
+    except OSError as error:  # it came without a hash to check
+        raise data.DataError(f"{place} is damaged ({error}): delete it and try again") from error
+    return str(place)

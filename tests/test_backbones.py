@@ -104,6 +104,29 @@ def test_scaling_is_that_of_each_network(name):
     np.testing.assert_allclose(backbones.InputScaling(name)(photos), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"pooling": "avg"}, "not pooling"),
+        ({"weights": "mine.weights.h5"}, "not 'mine.weights.h5'"),
+    ],
+)
+def test_what_the_bundled_network_does_not_have_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        backbones.backbone(backbones.LITE, (64, 64, 3), **wrong)
+
+
+@pytest.mark.parametrize("name", [backbones.LITE, "vgg16"])
+def test_photos_have_three_channels(name):
+    with pytest.raises(ValueError, match=r"three channels.*\(64, 64, 1\)"):
+        backbones.backbone(name, (64, 64, 1), weights=None)
+
+
+def test_scaling_is_not_left_out():
+    with pytest.raises(ValueError, match="include_preprocessing"):
+        backbones.backbone("efficientnetv2b0", weights=None, include_preprocessing=False)
+
+
 def test_names():
     assert backbones.names()[0] == "efficientnet_lite0"
     assert {backbones._plain(name) for name in TABLE} <= set(backbones.names())
@@ -142,6 +165,16 @@ def test_file_that_cannot_be_had(monkeypatch, tmp_path):
     name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
     for words in (name, "no answer", str(tmp_path), "LABS_MIRROR"):
         assert words in str(caught.value)
+
+
+def test_damaged_file_without_a_hash_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABS_HOME", str(tmp_path))
+    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
+    place = tmp_path / "cache" / "weights" / name
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"\x89HDF\r\n\x1a\n truncated")
+    with pytest.raises(data.DataError, match=rf"{name} is damaged .*delete it"):
+        backbones.backbone("mobilenet_v2", (96, 96, 3))
 
 
 def test_features_can_be_saved_and_loaded(tmp_path):
