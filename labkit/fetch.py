@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path, PureWindowsPath
 from tempfile import TemporaryDirectory
 
@@ -24,6 +25,7 @@ import urllib3
 from tqdm import tqdm
 
 CONNECT_SECONDS, READ_SECONDS = 5, 20  # a dead host costs seconds, a slow one is waited for
+UNPACKED = {"Accept-Encoding": "identity"}  # else the size that a server states is another
 
 pooch.get_logger().setLevel("WARNING")
 
@@ -89,10 +91,25 @@ def single(location: str, target: Path, bytes: int | None, sha256: str | None) -
     """Bring one file from a URL or, for a mirror, from a folder; see `http` for the size."""
     if location.startswith(("http://", "https://")):
         http(location, target, bytes, sha256)
-    elif (source := Path(location).expanduser()).is_file():
-        deliver(target, sha256, lambda output: shutil.copyfile(source, output))
     else:
-        raise SourceError("not there")
+        deliver(target, sha256, partial(_copy, Path(location).expanduser()))
+
+
+def _copy(source: Path, output: Path) -> None:
+    """Copy a file of a mirror; what fails while reading is the mirror's fault."""
+    with output.open("wb") as file:
+        file.writelines(_chunks(source))
+
+
+def _chunks(source: Path) -> Iterator[bytes]:
+    try:
+        with source.open("rb") as file:
+            while chunk := file.read(2**20):
+                yield chunk
+    except (FileNotFoundError, NotADirectoryError):
+        raise SourceError("not there") from None
+    except OSError as error:
+        raise SourceError(f"{source} cannot be read: {error.strerror}") from error
 
 
 def package(source: dict, target: Path) -> None:
@@ -141,7 +158,7 @@ def _size(url: str) -> int:
     """Ask a server how many bytes a file has."""
     try:
         timeout = (CONNECT_SECONDS, READ_SECONDS)
-        reply = requests.head(url, timeout=timeout, allow_redirects=True)
+        reply = requests.head(url, headers=UNPACKED, timeout=timeout, allow_redirects=True)
         reply.raise_for_status()
         return int(reply.headers["Content-Length"])
     except (requests.RequestException, KeyError) as error:
@@ -164,7 +181,7 @@ def _complete(url: str, part: Path, size: int) -> None:
 
 def _transfer(url: str, part: Path, have: int, size: int) -> None:
     """Ask once for what is missing, and write what comes."""
-    headers = {"Accept-Encoding": "identity", "Range": f"bytes={have}-"}
+    headers = UNPACKED | {"Range": f"bytes={have}-"}
     timeout = (CONNECT_SECONDS, READ_SECONDS)
     with requests.get(url, headers=headers, stream=True, timeout=timeout) as reply:
         reply.raise_for_status()

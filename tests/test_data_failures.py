@@ -535,6 +535,42 @@ def test_a_mirror_without_the_file(course, monkeypatch, tmp_path):
     refused(f"{tmp_path}/toy: not there")
 
 
+def test_a_mirror_that_cannot_be_read_is_blamed_and_the_next_source_tried(
+    server, course, monkeypatch, tmp_path
+):
+    course(from_url(server))
+    copy = tmp_path / "mirror" / "toy" / "toy.bin"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(BODY)
+    monkeypatch.setenv("LABS_MIRROR", str(tmp_path / "mirror"))
+    real = Path.open
+
+    def fails(place, *how, **options):
+        if place == copy:
+            raise OSError(5, "Input/output error")
+        return real(place, *how, **options)
+
+    monkeypatch.setattr(Path, "open", fails)
+    target = data.path("toy")
+    assert target.read_bytes() == BODY
+    target.unlink()
+    server.pages.clear()
+    refused(f"{copy} cannot be read: Input/output error")
+
+
+def test_the_size_is_asked_of_the_file_as_it_is(monkeypatch):
+    asked = []
+
+    def head(url, headers=None, **_):
+        asked.append(headers)
+        raise fetch.requests.ConnectionError("no answer")
+
+    monkeypatch.setattr(fetch.requests, "head", head)
+    with pytest.raises(fetch.SourceError):
+        fetch._size("http://localhost/made.json")
+    assert asked == [{"Accept-Encoding": "identity"}]
+
+
 def test_a_damaged_cache_is_fetched_again(server, course):
     target = course(from_url(server))
     data.path("toy")
