@@ -1,5 +1,6 @@
 """What this machine is, and which numerics it trains fastest with."""
 
+import contextlib
 import json
 import os
 import platform
@@ -50,9 +51,10 @@ def probe() -> dict[str, float]:
     settings = (os.environ.get(name, "any") for name in (_ONEDNN, _ISA))
     key = "|".join([_processor(), str(describe()["gpu"]), tf.__version__, *settings])
     file = home() / "machine.json"
-    try:
+    known = {}
+    with contextlib.suppress(OSError, ValueError):
         known = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    if not isinstance(known, dict):
         known = {}
     if key not in known:
         known[key] = {policy: _gflops(policy) for policy in _candidates()}

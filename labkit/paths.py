@@ -1,5 +1,6 @@
 """Where the repository and the work folder are, and how a file is written whole or not at all."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -12,11 +13,18 @@ def home() -> Path:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file, and its folder, so that it is there whole or as it was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file, and its folder, so that it is there whole or as it was before.
+
+    Raises `OSError`, which says how another work folder is chosen.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content)
         part.replace(path)
+    except OSError as error:
+        advice = "set LABS_HOME to a folder that can be written"
+        raise OSError(error.errno, f"{error.strerror}; {advice}", str(path)) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()

@@ -6,9 +6,10 @@ import gc
 import json
 import logging
 import os
+import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from labkit import machine
@@ -24,6 +25,7 @@ import pandas as pd
 import psutil
 import tensorflow as tf
 
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 _iterate = tf.data.Dataset.__iter__
 
 
@@ -32,15 +34,16 @@ def start(lab: str, seed: int | None = None) -> "Run":
 
     The environment decides what the code does not: `LABS_PROFILE` (`quick`, `standard`, `full`),
     `LABS_SEED`, `LABS_NUMERICS` (a Keras dtype policy for `fast()`), `LABS_HOME` (work folder).
-    Raises `ValueError` for an unknown profile.
+    Raises `ValueError` for a setting that is none, `OSError` for a work folder that cannot be
+    written.
     """
     for gpu in tf.config.list_physical_devices("GPU"):
         with contextlib.suppress(RuntimeError):  # the GPU is in use already: a second start()
             tf.config.experimental.set_memory_growth(gpu, True)
-    seed = int(os.environ.get("LABS_SEED", "0")) if seed is None else seed
-    profile = os.environ.get("LABS_PROFILE", "quick")
-    if profile not in PROFILES:
-        raise ValueError(f"LABS_PROFILE is {profile!r}; choose one of {', '.join(PROFILES)}")
+    wanted = _setting("LABS_SEED", "0", str.isdecimal, "write a whole number, 0 or more")
+    seed = int(wanted) if seed is None else seed
+    choice = f"choose one of {', '.join(PROFILES)}"
+    profile = _setting("LABS_PROFILE", "quick", PROFILES.__contains__, choice)
     run = Run(lab, profile, seed)
     # Rewriting a graph or a pipeline takes longer than the few steps of `quick` gain by it.
     short = profile == "quick" and run.device == "CPU"
@@ -52,6 +55,14 @@ def start(lab: str, seed: int | None = None) -> "Run":
     tf.get_logger().addFilter(_is_news)
     print(run.status())
     return run
+
+
+def _setting(name: str, default: str, right: Callable[[str], bool], advice: str) -> str:
+    """Return an environment variable; `ValueError` with `advice` if its value is not right."""
+    value = os.environ.get(name) or default
+    if not right(value):
+        raise ValueError(f"{name} is {value!r}; {advice}")
+    return value
 
 
 def _pipeline_options(rewrite: bool) -> tf.data.Options:
@@ -81,7 +92,9 @@ class Run:
         self.numerics = "float32"
         self.metrics: dict[str, float | dict] = {}
         self.speed = machine.probe()
-        self.fast_policy = os.environ.get("LABS_NUMERICS") or max(self.speed, key=self.speed.get)
+        fastest = max(self.speed, key=self.speed.get)
+        advice = f"choose one of {', '.join(POLICIES)}"
+        self.fast_policy = _setting("LABS_NUMERICS", fastest, POLICIES.__contains__, advice)
         self.device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
         self.jit_compile = (
             "auto" if self.device == "GPU" else False
@@ -141,10 +154,13 @@ class Run:
     def callbacks(self, name: str, *more: keras.callbacks.Callback, data: object = None) -> list:
         """Return `more`, TensorBoard and `Resume` for `fit`; `name` must be new for each model.
 
+        The name is that of a file, and of a folder of logs, which a new training begins empty.
+
         `data` is what the model is trained on: arrays and texts count by value, a `tf.data.Dataset`
         by shape and length (add `inspect.getsource(function)` where its code matters). A training
         that was killed goes on; a changed one starts afresh, so build, compile and fit a model in
         one cell. The order is fixed: `Resume` must see the other callbacks' state of each epoch.
+        Raises `ValueError` for a name with characters that are none of a file's name.
         """
         context = [self.lab, self.profile, self.seed, self.numerics, data_sha256(data), used()]
         context += [machine.versions(), os.environ.get("LABS_SOURCE_SHA256")]
@@ -157,9 +173,9 @@ class Run:
 
     def forget(self, *names: str) -> None:
         """Forget the trainings of these names (of all, without one): the next starts afresh."""
-        for name in names or ["*"]:
-            for file in self._state("x").parent.glob(f"{name}.npz"):
-                file.unlink()
+        files = [self._state(name) for name in names] or self._trainings_kept.glob("*.npz")
+        for file in files:
+            file.unlink(missing_ok=True)
 
     def forget_finished(self) -> None:
         """Forget the trainings of this run: their results are kept elsewhere by now."""
@@ -184,8 +200,14 @@ class Run:
         """The folder of this lab's TensorBoard logs."""
         return home() / "logs" / self.lab
 
+    @property
+    def _trainings_kept(self) -> Path:
+        return home() / "trainings" / f"{self.lab}.{self.profile}"
+
     def _state(self, name: str) -> Path:
-        return home() / "trainings" / f"{self.lab}.{self.profile}" / f"{name}.npz"
+        if re.search(r'[\\/:*?"<>|\[\]]', name) or not name.strip(". "):
+            raise ValueError(f"a training cannot be called {name!r}: use letters, digits, - and _")
+        return self._trainings_kept / f"{name}.npz"
 
     # --- exercises ---
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import labkit
-from labkit import machine, results, schedules
+from labkit import machine, paths, results, schedules
 from labkit import run as run_module
 
 import keras
@@ -32,6 +32,46 @@ def test_unknown_profile_names_the_choices(monkeypatch):
     monkeypatch.setenv("LABS_PROFILE", "fast")
     with pytest.raises(ValueError, match="quick, standard, full"):
         labkit.start("02_house_prices")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [("LABS_SEED", "abc", "a whole number"), ("LABS_NUMERICS", "float33", "mixed_bfloat16")],
+)
+def test_wrong_setting_is_named(monkeypatch, name, value, advice):
+    monkeypatch.setattr(machine, "probe", lambda: {"float32": 100.0})
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"{name} is '{value}'; .*{advice}"):
+        labkit.start("02_house_prices")
+
+
+def test_work_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OSError, match=r"set LABS_HOME .*file"):
+        paths.write(tmp_path / "file" / "x.json", b"{}")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "{outside}", "run *", "lr [8]"])
+def test_a_training_has_a_plain_name(run, tmp_path, name):
+    outside = tmp_path / "thesis"
+    logs = run.log_dir / "model-1"
+    for folder in (outside, logs):
+        folder.mkdir(parents=True)
+        (folder / "kept.txt").write_text("x")
+    with pytest.raises(ValueError, match="a training cannot be called"):
+        run.callbacks(name.format(outside=outside))
+    assert (outside / "kept.txt").exists()
+    assert (logs / "kept.txt").exists()
+
+
+def test_forget_takes_the_named_trainings_or_all(run):
+    files = {name: run._state(name) for name in ("model-1", "model-10", "best (2)")}
+    for file in files.values():
+        paths.write(file, b"x")
+    run.forget("best (2)", "model-1", "never trained")
+    assert [name for name, file in files.items() if file.exists()] == ["model-10"]
+    run.forget()
+    assert not files["model-10"].exists()
 
 
 def test_scale_wants_every_profile(run):
@@ -158,6 +198,14 @@ def test_probe_measures_and_remembers(tmp_path, monkeypatch):
     assert np.isfinite(list(first.values())).all()
     monkeypatch.setattr(machine, "_gflops", None)
     assert machine.probe() == first
+
+
+@pytest.mark.parametrize("damage", ["null", "[]", "{"])
+def test_damaged_memory_of_the_probe_is_made_anew(tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("LABS_HOME", str(tmp_path))
+    monkeypatch.setattr(machine, "_gflops", lambda policy: 7.0)
+    (tmp_path / "machine.json").write_text(damage)
+    assert machine.probe()["float32"] == 7.0
 
 
 def test_ceiling_is_measured_for_each_shape():
