@@ -9,7 +9,7 @@ import re
 
 from labkit.paths import ROOT
 from labkit.results import PROFILES, RESULTS, bars, committed, main_metric, misses
-from tools import build, cells, readme
+from tools import build, cells, readme, render
 from tools.bars import SPEED
 
 import nbformat
@@ -76,6 +76,18 @@ def test_notebook_is_small_and_names_no_folder_of_a_machine(lab, notebook):
     text = nbformat.writes(notebook)
     assert len(text) < LIMITS_MB.get(lab, 1.0) * 1e6
     assert not re.search(r"/(home|root|tmp|Users)/|[A-Z]:\\\\", text)
+
+
+def test_a_render_leaves_out_time_stamps_and_the_path_of_the_work_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABS_HOME", str(tmp_path))
+    stamps = {"iopub.status.busy": "2026-01-31T12:00:00Z"}
+    output = nbformat.v4.new_output("stream", text=f"Put it at {tmp_path / 'cache' / 'x.h5'},\n")
+    cell = nbformat.v4.new_code_cell("fetch()", outputs=[output], metadata={"execution": stamps})
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    render.tidy(notebook)
+    (cell,) = notebook.cells
+    assert cell.outputs[0].text == "Put it at work/cache/x.h5,\n"
+    assert "execution" not in cell.metadata
 
 
 def test_anatomy(lab):

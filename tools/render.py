@@ -6,6 +6,7 @@ A render that was killed goes on when it is started again: the trainings in it a
 import argparse
 import sys
 
+from labkit.paths import home
 from labkit.results import PROFILES
 from tools import build, cells, readme
 from tools.execute import execute
@@ -25,11 +26,19 @@ def render(lab: str, profile: str) -> str:
         **{key: outcome.result[key] for key in kept},
         "aged": build.ageing_sha256(),
     }
-    for cell in cells.code(outcome.notebook):
-        cell.metadata.pop("execution", None)  # time stamps of every cell: noise in each diff
+    tidy(outcome.notebook)
     nbformat.write(outcome.notebook, cells.LABS / f"{lab}.ipynb")
     build.write(lab)
     return outcome.line()
+
+
+def tidy(notebook: nbformat.NotebookNode) -> None:
+    """Take out what is only noise to others: time stamps, and the path of the work folder."""
+    for cell in cells.code(notebook):
+        cell.metadata.pop("execution", None)
+        for output in cell.outputs:
+            if "text" in output:
+                output.text = output.text.replace(str(home()), "work")
 
 
 def outranked(lab: str, profile: str) -> bool:
