@@ -11,6 +11,7 @@ from labkit.paths import ROOT
 from labkit.results import PROFILES, RESULTS, bars, committed, main_metric, misses
 from tools import build, cells, readme, render
 from tools.bars import SPEED
+from tools.execute import Outcome
 
 import nbformat
 import pytest
@@ -88,6 +89,16 @@ def test_a_render_leaves_out_time_stamps_and_the_path_of_the_work_folder(tmp_pat
     (cell,) = notebook.cells
     assert cell.outputs[0].text == "Put it at work/cache/x.h5,\n"
     assert "execution" not in cell.metadata
+
+
+def test_a_render_that_fails_keeps_its_page_to_look_at(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABS_HOME", str(tmp_path))
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("run.check()")])
+    failed = Outcome("02_house_prices", page, {}, "AssertionError: outside the bars")
+    monkeypatch.setattr(render, "execute", lambda *_: failed)
+    with pytest.raises(RuntimeError, match=r"to look at.*outside the bars"):
+        render.render("02_house_prices", "quick")
+    assert nbformat.read(tmp_path / "renders" / "02_house_prices.ipynb", 4) == page
 
 
 def test_anatomy(lab):

@@ -169,6 +169,14 @@ def test_changed_output_is_noticed_by_nbval(tmp_path):
     assert "1 failed" in text
 
 
+def test_what_says_how_far_accuracies_are_apart_may_move_as_they_do():
+    metrics = {"accuracy_gain_a": 0.1, "accuracy_a": 0.9, "calibration_error_a": 0.01}
+    bars = bars_tool.margin_bars({"lab": LAB, "metrics": metrics}, 0.03)
+    assert bars["accuracy_gain_a"]["min"] == pytest.approx(0.07)
+    assert bars["accuracy_a"]["min"] == pytest.approx(0.873)
+    assert bars["calibration_error_a"]["max"] == pytest.approx(0.04)
+
+
 def test_accepted_range_ends_at_the_book_where_the_run_beats_it():
     def limit(value):
         result = {"lab": "04_cifar10", "metrics": {"accuracy_cnn": value, "gap_cnn": 0.1}}

@@ -1,5 +1,6 @@
 """The frame around a lab: profiles, recorded metrics, bars, strict mode, numerics."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -172,6 +173,16 @@ def test_check_writes_the_result(run, narrow, tmp_path):
     assert result["seconds"] > 0
     assert result["peak_memory_mb"] > 100
     assert result["machine"]["gflops"] == 100.0  # of float32, which it was computed in
+
+
+@pytest.mark.parametrize(("value", "kept"), [(1.5, False), (2.5, True)])
+def test_trainings_are_kept_only_for_a_refused_result(run, narrow, value, kept):
+    (training,) = run.callbacks("model-1")[-1:]
+    paths.write(training.file, b"x")
+    run.record(error=value)
+    with contextlib.suppress(AssertionError):
+        run.check()
+    assert training.file.exists() == kept
 
 
 def test_table_shows_book_standard_and_this_run(run):

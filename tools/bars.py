@@ -23,6 +23,7 @@ import tomlkit
 
 FLOOR = 0.01  # no run is trusted to be more constant than this share of its mean
 AGREE = 0.02  # so much may two networks differ that are the same on paper: `…_difference`
+DISTANCES = ("gain", "minus", "advantage", "calibration_error")  # of accuracies, losses, confidence
 SPEED = ("seconds", "images_per_second", "share_of_ceiling")
 BETTER_HIGH = (
     "accuracy", "flowers_accuracy", "cnn_minus_dense", "gap_closed", "inside_vae_minus_ae",
@@ -65,7 +66,9 @@ def spread_bars(runs: dict[str, list[float]]) -> dict[str, dict]:
 def margin_bars(result: dict, margin: float) -> dict[str, dict]:
     """Return a one-sided bar for each metric of a result, on its bad side.
 
-    Where the result beats the book's, the range reaches to the book's and no further.
+    The margin is a share of the value. Of a single training's number that says how far apart two
+    accuracies are, it is a share of 1: that number may move as far as they do. Where the result
+    beats the book's, the range reaches to the book's and no further.
     """
     bars, printed = {}, book(result["lab"])
     for name, value in _without_speed(result["metrics"]).items():
@@ -73,7 +76,8 @@ def margin_bars(result: dict, margin: float) -> dict[str, dict]:
             bars[name] = {"max": AGREE, "seeds": 1}
             continue
         spread, seeds = (value["spread"], value["seeds"]) if isinstance(value, dict) else (0.0, 1)
-        slack = max(margin * abs(number(value)), 2 * spread)
+        apart = seeds == 1 and any(word in name for word in DISTANCES)
+        slack = max(margin * (1 if apart else abs(number(value))), 2 * spread)
         side, sign = ("min", -1) if name.startswith(BETTER_HIGH) else ("max", 1)
         limit = _round(number(value) + sign * slack)
         if sign * (printed.get(name, limit) - number(value)) > 0:

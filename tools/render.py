@@ -6,7 +6,7 @@ A render that was killed goes on when it is started again: the trainings in it a
 import argparse
 import sys
 
-from labkit.paths import home
+from labkit.paths import home, write
 from labkit.results import PROFILES
 from tools import build, cells, readme
 from tools.execute import execute
@@ -17,6 +17,11 @@ import nbformat
 def render(lab: str, profile: str) -> str:
     """Render one lab and write its notebook and result; return one line, raise on an error."""
     outcome = execute(lab, build.generate(lab), profile)
+    tidy(outcome.notebook)
+    if outcome.error:
+        seen = home() / "renders" / f"{lab}.ipynb"
+        write(seen, nbformat.writes(outcome.notebook).encode())
+        raise RuntimeError(f"{lab}: nothing was kept but {seen}, to look at. {outcome.error}")
     outcome.keep()
     if outranked(lab, profile):
         build.write(lab)  # its head shows minutes and memory of every profile
@@ -26,7 +31,6 @@ def render(lab: str, profile: str) -> str:
         **{key: outcome.result[key] for key in kept},
         "aged": build.ageing_sha256(),
     }
-    tidy(outcome.notebook)
     nbformat.write(outcome.notebook, cells.LABS / f"{lab}.ipynb")
     build.write(lab)
     return outcome.line()
