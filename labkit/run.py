@@ -71,11 +71,13 @@ def _pipeline_options(rewrite: bool) -> tf.data.Options:
     An iterator that is deleted (in `fit` one for each epoch) joins the tuner's thread. In
     TensorFlow 2.21 that thread may stay asleep, for up to a minute, while nothing else runs.
     `AUTOTUNE` still means parallel and ahead of time, with as many threads as TensorFlow has.
-    `rewrite`: whether TensorFlow may rewrite a pipeline before it runs.
+    `rewrite`: whether TensorFlow may rewrite a pipeline before it runs, unless its maker said no,
+    as Keras does for arrays.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
-    options.experimental_optimization.apply_default_optimizations = rewrite
+    if not rewrite:
+        options.experimental_optimization.apply_default_optimizations = False
     return options
 
 
