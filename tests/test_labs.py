@@ -79,15 +79,17 @@ def test_notebook_is_small_and_names_no_folder_of_a_machine(lab, notebook):
     assert not re.search(r"/(home|root|tmp|Users)/|[A-Z]:\\\\", text)
 
 
-def test_a_render_leaves_out_time_stamps_and_the_path_of_the_work_folder(tmp_path, monkeypatch):
+def test_a_render_leaves_out_time_stamps_and_paths_of_the_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("LABS_HOME", str(tmp_path))
+    monkeypatch.setenv("LABS_MIRROR", "/mnt/course")
     stamps = {"iopub.status.busy": "2026-01-31T12:00:00Z"}
-    output = nbformat.v4.new_output("stream", text=f"Put it at {tmp_path / 'cache' / 'x.h5'},\n")
+    text = f"/mnt/course/weights: not there\nPut it at {tmp_path / 'cache' / 'x.h5'},\n"
+    output = nbformat.v4.new_output("stream", text=text)
     cell = nbformat.v4.new_code_cell("fetch()", outputs=[output], metadata={"execution": stamps})
     notebook = nbformat.v4.new_notebook(cells=[cell])
     render.tidy(notebook)
     (cell,) = notebook.cells
-    assert cell.outputs[0].text == "Put it at work/cache/x.h5,\n"
+    assert cell.outputs[0].text == "LABS_MIRROR/weights: not there\nPut it at work/cache/x.h5,\n"
     assert "execution" not in cell.metadata
 
 

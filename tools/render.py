@@ -4,6 +4,7 @@ A render that was killed goes on when it is started again: the trainings in it a
 """
 
 import argparse
+import os
 import sys
 
 from labkit.paths import home, write
@@ -37,12 +38,14 @@ def render(lab: str, profile: str) -> str:
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    """Take out what is only noise to others: time stamps, and the path of the work folder."""
+    """Take out what is only noise to others: time stamps, and paths of work folder and mirror."""
+    paths = {str(home()): "work", os.environ.get("LABS_MIRROR", ""): "LABS_MIRROR"}
     for cell in cells.code(notebook):
         cell.metadata.pop("execution", None)
         for output in cell.outputs:
-            if "text" in output:
-                output.text = output.text.replace(str(home()), "work")
+            for path, name in paths.items():
+                if path and "text" in output:
+                    output.text = output.text.replace(path, name)
 
 
 def outranked(lab: str, profile: str) -> bool:
