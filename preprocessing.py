@@ -391,17 +391,19 @@ def photo_folder(folder, size):
         images: array of uint8, shape (n, size, size, 3), class by class (so shuffle them).
         labels: array of int64, shape (n,): the place of each class in `class_names`.
         class_names: list of the names of the sub-folders, in the order of the alphabet.
-        skipped: list of pairs (path, reason) of all files that were left out.
+        skipped: list of pairs (path, reason) of all that was left out: files, links that lead
+            nowhere, and folders in the folder of a class.
 
     Raises:
-        ValueError: there is no such folder, it has fewer than two sub-folders, or one of them has
-            no photo that can be used.
+        ValueError: there is no such folder, it has fewer than two sub-folders, or one of them
+            cannot be opened or has no photo that can be used.
     """
     folder = Path(folder).expanduser()
     _require(folder.is_dir(), f"there is no folder {folder.absolute()}: {_HOW_TO_ARRANGE}")
     classes = [place for place in _visible(folder) if place.is_dir()]
     _require(len(classes) >= 2, f"{folder} has {len(classes)} sub-folders: {_HOW_TO_ARRANGE}")
-    skipped = [(place, "lies in no sub-folder") for place in _visible(folder) if place.is_file()]
+    loose = (place for place in _visible(folder) if not place.is_dir())
+    skipped = [(p, "lies in no sub-folder" if p.is_file() else _LEADS_NOWHERE) for p in loose]
     images = []
     for place in classes:
         photos, left_out = _read_photos(place, size)
@@ -664,7 +666,8 @@ def image_batches(examples, batch_size=64, shuffle=False, augment=(), seed=0, n_
         `tf.data.Dataset` of batches (images, one-hot labels), as from `parse_fn`.
 
     Raises:
-        ValueError: there are no examples, or they are not as `parse_fn` needs them.
+        ValueError: there are no examples (where their number is known), those to be shuffled are of
+            unknown number, or they are not as `parse_fn` needs them.
     """
     n_examples = int(examples.cardinality())
     _require(n_examples != 0, "there are no examples")
@@ -1093,6 +1096,7 @@ def _checked_images(images):
 
 
 _HOW_TO_ARRANGE = "make a sub-folder for each class, at least two, with RGB photos (JPEG or PNG)"
+_LEADS_NOWHERE = "is a link that leads nowhere, or no file"
 _MODES = {"1": "black and white", "L": "grey", "P": "a palette", "RGBA": "RGB with transparency"}
 
 
@@ -1102,7 +1106,11 @@ class _NoPhotoError(Exception):
 
 def _visible(folder):
     """Return what is in a folder, but for hidden files, in an order that is the same everywhere."""
-    return sorted((p for p in folder.iterdir() if p.name[0] != "."), key=lambda place: place.name)
+    try:
+        places = [place for place in folder.iterdir() if place.name[0] != "."]
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be opened: {error.strerror}") from error
+    return sorted(places, key=lambda place: place.name)
 
 
 def _read_photos(folder, size):
@@ -1118,8 +1126,10 @@ def _read_photos(folder, size):
 
 def _read_photo(file, size):
     """Return a photo, upright and square, as uint8, or raise `_NoPhotoError`."""
+    if file.is_dir():
+        raise _NoPhotoError("is a folder: photos must lie in the folder of their class itself")
     if not file.is_file():
-        raise _NoPhotoError("is not a file")
+        raise _NoPhotoError(_LEADS_NOWHERE)
     if file.stat().st_size == 0:
         raise _NoPhotoError("is empty")
     try:

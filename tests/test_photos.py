@@ -656,7 +656,7 @@ def test_own_photos(garden):
         "Äpfel/cmyk.jpg": "is not RGB but CMYK",
         "Äpfel/empty.jpg": "is empty",
         "Äpfel/grey.jpg": "is not RGB but grey",
-        "Äpfel/more": "is not a file",
+        "Äpfel/more": "is a folder: photos must lie in the folder of their class itself",
     }
     assert dict(skipped)[folder / "Äpfel" / "broken.jpg"].startswith("cannot be read: ")
     again = photo_folder(str(folder), 24)
@@ -698,6 +698,33 @@ def test_a_class_without_photos_among_others(garden):
     fill(folder, {"zebras/stripes.jpg": encoded(picture(9, 9, "L"))})
     with pytest.raises(ValueError, match=r"zebras has no usable photo \(stripes.jpg is not RGB"):
         photo_folder(folder, 24)
+
+
+def test_links_that_lead_nowhere_are_reported(garden):
+    folder, _ = garden
+    lost = [folder / "cherries", folder / "pears" / "lost.jpg"]
+    for link in lost:
+        try:
+            link.symlink_to(folder / "a drive that is not there")
+        except OSError:
+            pytest.skip("this system does not let us make links")
+    _, _, class_names, skipped = photo_folder(folder, 8)
+    assert class_names == ["pears", "Äpfel"]
+    assert {dict(skipped)[link] for link in lost} == {"is a link that leads nowhere, or no file"}
+
+
+def test_a_class_that_cannot_be_opened(garden, monkeypatch):
+    folder, _ = garden
+    real = Path.iterdir
+
+    def iterdir(place):
+        if place.name == "pears":
+            raise PermissionError(13, "Permission denied")
+        return real(place)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(ValueError, match="pears cannot be opened: Permission denied"):
+        photo_folder(folder, 8)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "bmp"])

@@ -226,8 +226,8 @@ print(f"all connections {sum(connections.values()) + 84 * 10:,}, with those of t
 def classifier(x, classes=1000, start="zeros"):
     """Return probabilities after two wide dense layers with dropout, as in AlexNet and VGG.
 
-    Kernels of zeros do for counting, and need a third of the memory while they are made; to train,
-    `start` with "he_normal".
+    Kernels of zeros do for counting, and need a third of the memory while they are made. But they
+    cannot learn, since no gradient passes them: to train, `start` with "he_normal".
     """
     x = layers.Flatten()(x)
     for width in (4096, 4096):
@@ -242,8 +242,11 @@ def relu_conv(x, filters, size, stride=1, padding="same", groups=1):
     return layers.Conv2D(filters, size, stride, **options)(x)
 
 
-def alexnet(top=True, groups=1):
-    """Return AlexNet, or without `top` its convolutions: (227, 227, 3) -> 1,000 probabilities."""
+def alexnet(top=True, groups=1, start="zeros"):
+    """Return AlexNet, or without `top` its convolutions: (227, 227, 3) -> 1,000 probabilities.
+
+    To train it, `start` with "he_normal": see `classifier`.
+    """
     images = keras.Input((227, 227, 3))
     x = relu_conv(images, 96, 11, stride=4, padding="valid")
     x = layers.MaxPooling2D(3, 2)(x)
@@ -253,7 +256,7 @@ def alexnet(top=True, groups=1):
     x = relu_conv(x, 384, 3, groups=groups)
     x = relu_conv(x, 256, 3, groups=groups)
     x = layers.MaxPooling2D(3, 2)(x)
-    return keras.Model(images, classifier(x) if top else x)
+    return keras.Model(images, classifier(x, start=start) if top else x)
 
 
 # %% tags=["nbval-check-output"]
@@ -303,14 +306,17 @@ VGG = {  # name -> 3 × 3 convolutions in each of the five blocks
 }
 
 
-def vgg(convolutions, top=True):
-    """Return VGG, or without `top` its convolutions: (224, 224, 3) -> 1,000 probabilities."""
+def vgg(convolutions, top=True, start="zeros"):
+    """Return VGG, or without `top` its convolutions: (224, 224, 3) -> 1,000 probabilities.
+
+    To train it, `start` with "he_normal": see `classifier`.
+    """
     images = x = keras.Input((224, 224, 3))
     for filters, repeats in zip((64, 128, 256, 512, 512), convolutions):
         for _ in range(repeats):
             x = relu_conv(x, filters, 3)
         x = layers.MaxPooling2D(2)(x)
-    return keras.Model(images, classifier(x) if top else x)
+    return keras.Model(images, classifier(x, start=start) if top else x)
 
 
 # %% [markdown]
@@ -625,8 +631,9 @@ table = (totals / 1e6).rename(columns={"bytes": "MB of outputs"}).round(2)
 print(table.assign(**{"in the paper": pd.Series(paper)}).to_string())
 
 # %% [markdown]
-# (In millions, for one image; `MB of outputs` is what training keeps, each operation counted as a layer of its
-# own. The papers leave out: of LeNet-5 the output layer, of AlexNet what two groups save, of ResNet-34 the 1 × 1
+# (In millions, for one image; `MB of outputs` counts what each layer gives, which training keeps for the way back. A
+# ReLU inside a convolution is not counted apart, normalisation and a ReLU behind it are, so do not compare VGG with
+# MobileNet in this column. The papers leave out: of LeNet-5 the output layer, of AlexNet what two groups save, of ResNet-34 the 1 × 1
 # convolutions on shortcuts, which explain 19 of the 64 million. GoogLeNet's are the sums of its table, some of whose rows
 # do not fit its own shapes: its first convolution has 9,472 parameters and 118 million multiply-adds; the table says
 # 2,700 and 34.)
@@ -669,21 +676,22 @@ rows = {}
 for name, (shape, layer) in candidates.items():
     model = keras.Sequential([keras.Input(shape), layer])
     rows[name] = [*cost(model)[COSTS].iloc[-1] / 1e6, 1000 * seconds_of(model)]
-timed = pd.DataFrame.from_dict(rows, orient="index", columns=[*COSTS, "milliseconds"])
-timed.round(2)
+units = ["million parameters", "million multiply-adds", "MB of outputs", "ms for 16 images"]
+timed = pd.DataFrame.from_dict(rows, orient="index", columns=units)
+timed.round(4)
 
 # %%
 figure, panels = figures.axes(1, 2, width=4, height=3)
-for panel, column in zip(panels, ("parameters", "multiply-adds")):
+for panel, column in zip(panels, units):
     for (name, row), marker in zip(timed.iterrows(), "osDv^"):
-        panel.plot(row[column], row["milliseconds"], marker, markersize=8, label=name)
-    panel.set(xscale="log", yscale="log", xlabel=f"{column} (millions)", ylabel="milliseconds")
+        panel.plot(row[column], row[units[-1]], marker, markersize=8, label=name)
+    panel.set(xscale="log", yscale="log", xlabel=column, ylabel=units[-1])
 panels[0].legend(fontsize=7)
 figures.show(figure, "Time of a forward pass against parameters (left) and multiply-adds (right).")
 
 # %% [markdown]
-# **What happened, and why** (on the machine of these outputs). Parameters are not time: the dense layer has the most
-# of them, more multiply-adds than the depthwise layer, and is the fastest: each parameter is used once for an image, and
+# **What happened, and why** (on the machine of these outputs). Parameters are not time: the dense layer has a hundred times
+# those of the first convolution, and takes a small part of its time, for each parameter is used once for an image, and
 # those of a convolution at every place. The three convolutions, with
 # sixteen times more parameters from the first to the third, take about the same time: here the multiply-adds
 # decide. But they do not decide alone. The depthwise layer has a sixty-fourth of the multiply-adds of the
@@ -736,7 +744,7 @@ for name, row in KERAS.iterrows():
                        xytext=(shift, -8 if name in ("VGG16", "InceptionV3") else 2), textcoords="offset points")  # fmt: skip
 panels[1].set(xscale="log", xlabel="parameters (millions)", ylabel="top-5 error (%)")
 figures.show(
-    figure, "Errors on ImageNet: winners (book, figure 8.14), Keras's networks (table 8.1)."
+    figure, "Errors on ImageNet: the contest (book, figure 8.14), Keras's networks (table 8.1)."
 )
 
 # %% [markdown]
@@ -916,7 +924,10 @@ figures.curves(
 
 # %% [markdown]
 # After the few steps of `quick` both are near $\ln 10 \approx 2.30$, the loss of guessing, and their difference says
-# little. With those of `standard` the network with shortcuts is clearly ahead.
+# little: there, look at the gradients above and at the study below. With those of `standard` the network with shortcuts
+# is clearly ahead. That it begins with a *larger* loss than guessing comes from its start: each of the sums
+# adds variance, so that its first answers are very sure, and wrong. It soon unlearns that. ($\gamma = 0$ in the last
+# normalisation of each block, so that a block begins as its shortcut, would avoid it.)
 #
 # ### 10.3 Show the results of all twelve trainings
 #
@@ -963,7 +974,6 @@ from labkit.compare import paired
 figures.source(paired)
 
 # %%
-
 accuracies = {name: part.sort_values("seed")["accuracy"].tolist() for name, part in groups.items()}
 differences = {
     "plain-56 minus plain-20": ("plain_20", "plain_56"),
@@ -984,12 +994,12 @@ run.record(
 )
 
 # %% [markdown]
-# **What happened, and why.** Look at the *training* error first. The plain network of 20 layers still gets 16 to 19 %
-# of the images wrong that it was trained on; the one of 56 layers, half of them. That is degradation and not
+# **What happened, and why.** Look at the *training* error first. Of the images that it was trained on, the plain network
+# of 56 layers gets about half wrong, three times as many as the one of 20. That is degradation and not
 # overfitting, for a network that overfits has a small training error. With shortcuts the order turns: 56 layers have
 # the smaller training error, and on each of the three seeds the better accuracy; by so little, though, that three seeds
-# do not prove it. And the pair of 56 layers, which differs in nothing but the sums, is 35 points apart. (The shortcuts help 20 layers, too,
-# by 2 to 6 points.)
+# do not prove it. And the pair of 56 layers, which differs in nothing but the sums, is far apart. (The shortcuts help 20
+# layers, too, but much less.)
 #
 # The curves say how: the deep plain network does learn, from the first epoch to the last, but far more slowly than the
 # others. What eight epochs cannot show is where the networks would end. In the paper, after 164 epochs, the plain
@@ -1007,7 +1017,6 @@ run.record(
 # %%
 import PIL.Image, PIL.ImageOps
 from IPython.display import display
-from labkit.paths import home
 from sklearn.datasets import load_sample_images
 
 own_photo = None  # such as "elephant.jpg", in the folder of this notebook
@@ -1098,7 +1107,7 @@ for name in run.scale(quick=[], standard=["inception_v3"], full=["inception_v3"]
     try:
         display(top_5(photos, answers(name, 299, photos.values())[-1]))
     except data.DataError as error:
-        print(str(error).replace(str(home()), "work") if results.rendering() else error)
+        print(error)
 
 # %% [markdown]
 # The book asks Inception-v3 about a photo of an elephant and prints: African elephant 0.804, tusker 0.122, Indian
@@ -1164,7 +1173,8 @@ figures.images(
 # %% [markdown]
 # **What happened, and why.** The maps are only 7 × 7, so the picture is blurred. In a network that ends in global
 # average pooling and one dense layer, as this one does, the weights $\alpha_k$ are simply the dense layer's weights of
-# the class, divided by $HW$. So Grad-CAM says which places *raised* the logit, no more. The flower is a dahlia, and
+# the class, divided by $HW$. So Grad-CAM says which places *raised* the logit, no more; and each picture is lit relative to
+# its own brightest place, so do not compare two of them. The flower is a dahlia, and
 # that is none of the 1,000 classes: the network names what it knows, is not sure, and finds each of its wrong names
 # in the right place.
 #
@@ -1237,6 +1247,9 @@ with run.exercise(receptive_field) as check:
     hint = "after a stride of 2, neighbours in the map are two pixels of the image apart"
     check(receptive_field([(3, 2), (3, 1)]), 7, hint)
     check(receptive_field([(7, 2), (3, 2), (3, 1), (3, 1)]), 27, "strides multiply: 2 and 2 make 4")
+    check(receptive_field([(11, 4), (3, 2), (5, 1)]), 51, "strides multiply: 4 and 2 make 8")
+    hint = "a kernel of 2 × 2, as of a pooling, adds 1; its stride counts like any other"
+    check(receptive_field([(3, 1), (2, 2), (3, 1)]), 8, hint)
 
 # %% [markdown]
 # ### Exercise 3 · The block of ResNet-50
@@ -1266,34 +1279,46 @@ def bottleneck(x, filters, stride=1):
 
 
 # %% nbgrader={"grade": true, "grade_id": "bottleneck_check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false} tags=["exercise"]
+def kernels(model):
+    return [weight for weight in model.weights if len(weight.shape) == 4]
+
+
+def fill(model, values, beta=0):
+    """Give each kernel one value for all its numbers, and each normalisation the shift `beta`."""
+    for kernel, value in zip(kernels(model), values):
+        kernel.assign(value + 0 * kernel)
+    for weight in model.weights:
+        if weight.name == "beta":
+            weight.assign(beta + 0 * weight)
+
+
 with run.exercise(bottleneck) as check:
     wide, narrow = keras.Input((8, 8, 256)), keras.Input((8, 8, 64))
     halved, kept = bottleneck(narrow, 32, stride=2), bottleneck(wide, 64)
     shape = None if halved is None else str(halved.shape[1:])
-    check(
-        shape,
-        "(4, 4, 128)",
-        "the stride divides height and width; the last 1 × 1 makes 4 · filters",
-    )
-    block = keras.Model(wide, kept)
+    check(shape, "(4, 4, 128)", "the stride divides the sides; the last 1 × 1 makes 4 · filters")
+    block, halving = keras.Model(wide, kept), keras.Model(narrow, halved)
     hint = "three convolutions without bias, a batch normalisation after each, a bare shortcut"
     check(block.count_params(), 71_168, hint)
     hint = "where the shape changes, the shortcut is a 1 × 1 convolution with batch normalisation"
-    check(keras.Model(narrow, halved).count_params(), 24_832, hint)
-    block.set_weights([weight * (weight.ndim < 2) for weight in block.get_weights()])  # kernels 0
+    check(halving.count_params(), 24_832, hint)
+    hint = "also without a stride: here 64 channels become 256"
+    check(keras.Model(narrow, bottleneck(narrow, 64)).count_params(), 76_288, hint)
     inputs = np.linspace(-1, 1, 8 * 8 * 256, dtype="float32").reshape(1, 8, 8, 256)
-    hint = "with kernels of 0 the block must return ReLU(input): add the input, then ReLU"
-    check(block(inputs), np.maximum(inputs, 0), hint)
-    for first in (-1.0, 1.0):  # the sign of the first kernel; the second is negative
-        signs = iter([first, -1.0, 1.0])
-        weights = [w if w.ndim < 2 else next(signs) + 0 * w for w in block.get_weights()]
-        block.set_weights(weights)
+    fill(block, [0, 0, 0])
+    check(block(inputs), np.maximum(inputs, 0), "kernels of 0 leave it: add the input, then ReLU")
+    for first in (-1, 1):
+        fill(block, [first, -1, 1])
         hint = "ReLU follows the first and the second normalisation: nothing negative gets through"
         check(block(np.abs(inputs)), np.abs(inputs), hint)
-    kernels = {layer.kernel_size: layer for layer in keras.Model(narrow, halved).layers
-               if isinstance(layer, layers.Conv2D)}  # fmt: skip
-    hint = "the 3 × 3 has the stride; a 1 × 1 with a stride skips pixels"
-    check(kernels[3, 3].strides[0], 2, hint)
+    fill(block, [0, 1, 1], beta=-1)
+    hint = "ReLU stands behind a normalisation, not before it; and none behind the third"
+    check(block(3 * inputs), np.maximum(3 * inputs - 1, 0), hint)
+    fill(halving, [-1 if k.shape[2:] == (64, 128) else 1e-3 for k in kernels(halving)])
+    check(halving(np.ones((1, 8, 8, 64))), np.zeros((1, 4, 4, 128)), "no ReLU on the shortcut")
+    inside = [part for layer in halving.layers for part in getattr(layer, "layers", [layer])]
+    strides = {layer.kernel_size: layer.strides for layer in inside if hasattr(layer, "strides")}
+    check(strides[3, 3], (2, 2), "the 3 × 3 has the stride; a 1 × 1 with a stride skips pixels")
 
 # %% [markdown]
 # **Try this, too:** put `squeeze_excite`, with `ratio=4`, behind the second convolution of `residual_block`, and train

@@ -43,6 +43,25 @@ def receptive_field(stack):
     return field
 
 
+# %% receptive_field: 4 and 2 make 8
+def receptive_field(stack):
+    field, step = 1, 1
+    for size, stride in stack:
+        field += (size - 1) * step
+        if stride > 1:
+            step *= 2
+    return field
+
+
+# %% receptive_field: a kernel of 2 × 2
+def receptive_field(stack):
+    field, step = 1, 1
+    for size, stride in stack:
+        field += 2 * (size // 2) * step
+        step *= stride
+    return field
+
+
 # %% receptive_field: strides multiply
 def receptive_field(stack):
     field, step = 1, 1
@@ -145,4 +164,59 @@ def bottleneck(x, filters, stride=1):
     change = convolved(change, 4 * filters, 1)
     if x.shape != change.shape:
         x = convolved(x, 4 * filters, 1, stride)
+    return layers.ReLU()(layers.Add()([x, change]))
+
+
+# %% bottleneck: your code raises ValueError
+def bottleneck(x, filters, stride=1):
+    def convolved(x, filters, size, stride=1):
+        x = layers.Conv2D(filters, size, stride, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization()(x)
+
+    change = layers.ReLU()(convolved(x, filters, 1))
+    change = layers.ReLU()(convolved(change, filters, 3, stride))
+    change = convolved(change, 4 * filters, 1)
+    if stride > 1:
+        x = convolved(x, 4 * filters, 1, stride)
+    return layers.ReLU()(layers.Add()([x, change]))
+
+
+# %% bottleneck: none behind the third
+def bottleneck(x, filters, stride=1):
+    def convolved(x, filters, size, stride=1):
+        x = layers.Conv2D(filters, size, stride, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization()(x)
+
+    change = layers.ReLU()(convolved(x, filters, 1))
+    change = layers.ReLU()(convolved(change, filters, 3, stride))
+    change = layers.ReLU()(convolved(change, 4 * filters, 1))
+    if x.shape != change.shape:
+        x = convolved(x, 4 * filters, 1, stride)
+    return layers.ReLU()(layers.Add()([x, change]))
+
+
+# %% bottleneck: ReLU stands behind a normalisation
+def bottleneck(x, filters, stride=1):
+    def convolved(x, filters, size, stride=1, activation="relu"):
+        x = layers.Conv2D(filters, size, stride, "same", use_bias=False, activation=activation)(x)
+        return layers.BatchNormalization()(x)
+
+    change = convolved(convolved(x, filters, 1), filters, 3, stride)
+    change = convolved(change, 4 * filters, 1, activation=None)
+    if x.shape != change.shape:
+        x = convolved(x, 4 * filters, 1, stride, activation=None)
+    return layers.ReLU()(layers.Add()([x, change]))
+
+
+# %% bottleneck: no ReLU on the shortcut
+def bottleneck(x, filters, stride=1):
+    def convolved(x, filters, size, stride=1):
+        x = layers.Conv2D(filters, size, stride, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization()(x)
+
+    change = layers.ReLU()(convolved(x, filters, 1))
+    change = layers.ReLU()(convolved(change, filters, 3, stride))
+    change = convolved(change, 4 * filters, 1)
+    if x.shape != change.shape:
+        x = layers.ReLU()(convolved(x, 4 * filters, 1, stride))
     return layers.ReLU()(layers.Add()([x, change]))

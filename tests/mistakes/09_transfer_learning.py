@@ -24,7 +24,7 @@ def unfreeze_from(network, name):
     return network.count_params()
 
 
-# %% unfreeze_from: the layer itself learns, too, also if it was frozen before
+# %% unfreeze_from: each layer from here on learns, also if it was frozen before
 def unfreeze_from(network, name):
     for layer in network.layers:
         if layer.name == name:
@@ -33,12 +33,24 @@ def unfreeze_from(network, name):
     return sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
 
 
-# %% unfreeze_from: the layer itself learns, too
+# %% unfreeze_from: each layer from here on learns
 def unfreeze_from(network, name):
     learns = False
     for layer in network.layers:
         layer.trainable = learns and not isinstance(layer, layers.BatchNormalization)
         learns = learns or layer.name == name
+    return sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
+
+
+# %% unfreeze_from: wherever it stands, also if it did before
+def unfreeze_from(network, name):
+    learns = False
+    for layer in network.layers:
+        learns = learns or layer.name == name
+        if not learns:
+            layer.trainable = False
+        elif not isinstance(layer, layers.BatchNormalization):
+            layer.trainable = True
     return sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
 
 
@@ -117,6 +129,12 @@ def soften(probabilities, temperature):
 def soften(probabilities, temperature):
     powers = np.exp(probabilities / temperature)
     return powers / powers.sum(axis=1, keepdims=True)
+
+
+# %% soften: there may be more than two
+def soften(probabilities, temperature):
+    first, second = (p ** (1 / temperature) for p in (probabilities, 1 - probabilities))
+    return first / (first + second)
 
 
 # %% soften: the probabilities of each photo have the sum 1
