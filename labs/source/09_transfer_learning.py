@@ -426,7 +426,7 @@ keras.utils.set_random_seed(run.seed)
 bare_network = functools.partial(backbones.backbone, NETWORK, weights=None)
 make_body = run.scale(quick=make_small, standard=make_small, full=bare_network)
 size = run.scale(quick=64, standard=128, full=299)  # pixels: smaller photos, more epochs
-scratch_pets = read_photos(PETS, SPLITS, size, pets.classes)
+scratch_pets = pets if size == SIZE else read_photos(PETS, SPLITS, size, pets.classes)
 scratch = untrained(make_body, size)
 batches = training_batches(scratch_pets, size)
 epochs = run.scale(quick=2, standard=20, full=200)
