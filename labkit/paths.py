@@ -15,7 +15,7 @@ def home() -> Path:
 def write(path: Path, content: bytes) -> None:
     """Write a file, and its folder, so that it is there whole or as it was before.
 
-    Raises `OSError`, which says how another work folder is chosen.
+    Raises `OSError`; of a file in the work folder it says how another one is chosen.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -23,8 +23,9 @@ def write(path: Path, content: bytes) -> None:
         part.write_bytes(content)
         part.replace(path)
     except OSError as error:
-        advice = "set LABS_HOME to a folder that can be written"
-        raise OSError(error.errno, f"{error.strerror}; {advice}", str(path)) from error
+        inside = path.is_relative_to(home())
+        advice = "; set LABS_HOME to a folder that can be written" if inside else ""
+        raise OSError(error.errno, f"{error.strerror}{advice}", str(path)) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink()

@@ -171,16 +171,50 @@ def test_changed_output_is_noticed_by_nbval(tmp_path):
 
 def test_what_says_how_far_accuracies_are_apart_may_move_as_they_do():
     metrics = {"accuracy_gain_a": 0.1, "accuracy_a": 0.9, "calibration_error_a": 0.01}
-    bars = bars_tool.margin_bars({"lab": LAB, "metrics": metrics}, 0.03)
+    bars = bars_tool.margin_bars({"lab": LAB, "metrics": metrics}, 0.03, {})
     assert bars["accuracy_gain_a"]["min"] == pytest.approx(0.07)
     assert bars["accuracy_a"]["min"] == pytest.approx(0.873)
     assert bars["calibration_error_a"]["max"] == pytest.approx(0.04)
 
 
+def test_runs_with_other_seeds_move_and_widen_a_range():
+    result = {"lab": LAB, "metrics": {"loss_a": 2.0, "accuracy_b": 0.5, "accuracy_gain_c": 0.1}}
+    more = {"loss_a": [2.2, 2.4], "accuracy_b": [0.5, 0.5], "accuracy_gain_c": [0.1, 0.1]}
+    bars = bars_tool.margin_bars(result, 0.03, more)
+    assert bars["loss_a"] == {"max": pytest.approx(2.2 + 4 * 0.2), "seeds": 3}
+    assert bars["accuracy_b"] == {"min": pytest.approx(0.97 * 0.5), "seeds": 3}
+    assert bars["accuracy_gain_c"]["min"] == pytest.approx(0.097)
+
+
+def test_ranges_come_back_when_the_runs_for_new_ones_fail(tmp_path, monkeypatch):
+    file = tmp_path / "bars.toml"
+    file.write_text(text := "[a]\nmain = 'x'\n[a.quick]\nx = {min = 1}\n[b.quick]\ny = {min = 2}\n")
+    monkeypatch.setattr(bars_tool, "BARS", file)
+
+    def interrupted():
+        with bars_tool.without("a", ["quick"]):
+            assert "x = {min" not in file.read_text()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert file.read_text() == text
+
+
+def test_sections_of_the_ranges_are_apart(tmp_path, monkeypatch):
+    file = tmp_path / "bars.toml"
+    file.write_text("[a]\nmain = 'x'\n[a.quick]\nx = {min = 1}\n[b]\nmain = 'y'\n")
+    monkeypatch.setattr(bars_tool, "BARS", file)
+    bars_tool.replace("a", ["quick"], {"x": {"max": 3, "seeds": 10}})
+    assert file.read_text() == (
+        "[a]\nmain = 'x'\n\n[a.quick]\nx = {max = 3, seeds = 10}\n\n[b]\nmain = 'y'\n"
+    )
+
+
 def test_accepted_range_ends_at_the_book_where_the_run_beats_it():
     def limit(value):
         result = {"lab": "04_cifar10", "metrics": {"accuracy_cnn": value, "gap_cnn": 0.1}}
-        return bars_tool.margin_bars(result, 0.03)["accuracy_cnn"]["min"]
+        return bars_tool.margin_bars(result, 0.03, {})["accuracy_cnn"]["min"]
 
     printed = results.book("04_cifar10")["accuracy_cnn"]
     assert limit(1.001 * printed) == printed

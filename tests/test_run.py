@@ -48,8 +48,12 @@ def test_wrong_setting_is_named(monkeypatch, name, value, advice):
 
 def test_work_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(OSError, match=r"set LABS_HOME .*file"):
-        paths.write(tmp_path / "file" / "x.json", b"{}")
+    place = tmp_path / "file" / "x.json"
+    with pytest.raises(OSError, match=r"exists: '.*x.json'"):
+        paths.write(place, b"{}")
+    monkeypatch.setenv("LABS_HOME", str(tmp_path / "file"))
+    with pytest.raises(OSError, match=r"set LABS_HOME .*x.json"):
+        paths.write(place, b"{}")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "{outside}", "run *", "lr [8]"])

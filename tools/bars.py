@@ -3,16 +3,20 @@
 `quick`: mean ± 4 standard deviations over the seeds, the deviation being at least `FLOOR` of the
 mean, in float32; for other `--numerics` in a section of its own. `standard` and `full`: from the
 committed result, on the bad side of each metric only, `--margin` (a share of the value) or two
-spreads away, whichever is more, but not beyond the book's number where the run beats it. The
-smaller value is the better one but for names that begin as `BETTER_HIGH`. A time or a speed
-(`SPEED`) has no range: it says as much of the machine as of the lab. The key `main` of a lab, set
-by hand, is kept.
+spreads away, whichever is more, but not beyond the book's number where the run beats it; with
+`--seeds` from the mean of so many runs, of which the committed one is the first, and at least 4
+standard deviations away. The smaller value is the better one but for names that begin as
+`BETTER_HIGH`. A time or a speed (`SPEED`) has no range: it says as much of the machine as of the
+lab. The key `main` of a lab, set by hand, is kept.
 """
 
 import argparse
+import contextlib
 import os
+import re
 import statistics
 import sys
+from collections.abc import Iterable, Iterator
 
 from labkit.paths import write
 from labkit.results import BARS, PROFILES, book, committed, number
@@ -32,14 +36,14 @@ BETTER_HIGH = (
 )  # fmt: skip
 
 
-def values(lab: str, seeds: int) -> dict[str, list[float]]:
-    """Return the values of every metric over seeds 0, 1, … of `quick`.
+def values(lab: str, profile: str, seeds: Iterable[int]) -> dict[str, list[float]]:
+    """Return the values of every metric over seeds.
 
-    The result of the first seed is kept. Raises `RuntimeError` when a run fails.
+    The result of seed 0 is kept. Raises `RuntimeError` when a run fails.
     """
     found: dict[str, list[float]] = {}
-    for seed in range(seeds):
-        outcome = execute(lab, build.generate(lab), "quick", seed)
+    for seed in seeds:
+        outcome = execute(lab, build.generate(lab), profile, seed)
         if seed == 0:
             outcome.keep()
         if outcome.error:
@@ -63,24 +67,28 @@ def spread_bars(runs: dict[str, list[float]]) -> dict[str, dict]:
     return bars
 
 
-def margin_bars(result: dict, margin: float) -> dict[str, dict]:
+def margin_bars(result: dict, margin: float, more: dict[str, list[float]]) -> dict[str, dict]:
     """Return a one-sided bar for each metric of a result, on its bad side.
 
     The margin is a share of the value. Of a single training's number that says how far apart two
-    accuracies are, it is a share of 1: that number may move as far as they do. Where the result
-    beats the book's, the range reaches to the book's and no further.
+    accuracies are, it is a share of 1: that number may move as far as they do. `more` are the
+    metric's values in runs with other seeds. Where the mean of the runs beats the book's number,
+    the range reaches to that and no further.
     """
     bars, printed = {}, book(result["lab"])
     for name, value in _without_speed(result["metrics"]).items():
         if name.endswith("_difference"):
             bars[name] = {"max": AGREE, "seeds": 1}
             continue
-        spread, seeds = (value["spread"], value["seeds"]) if isinstance(value, dict) else (0.0, 1)
+        spread, inside = (value["spread"], value["seeds"]) if isinstance(value, dict) else (0.0, 1)
+        runs = [number(value), *more.get(name, [])]
+        mean, seeds = statistics.fmean(runs), max(inside, len(runs))
         apart = seeds == 1 and any(word in name for word in DISTANCES)
-        slack = max(margin * (1 if apart else abs(number(value))), 2 * spread)
+        slack = max(margin * (1 if apart else abs(mean)), 2 * spread)
+        slack = max(slack, 4 * statistics.stdev(runs)) if len(runs) > 1 else slack
         side, sign = ("min", -1) if name.startswith(BETTER_HIGH) else ("max", 1)
-        limit = _round(number(value) + sign * slack)
-        if sign * (printed.get(name, limit) - number(value)) > 0:
+        limit = _round(mean + sign * slack)
+        if sign * (printed.get(name, limit) - mean) > 0:
             limit = sign * min(sign * limit, sign * printed.get(name, limit))
         bars[name] = {side: limit, "seeds": seeds}
     return bars
@@ -101,7 +109,18 @@ def replace(lab: str, section: list[str], bars: dict[str, dict]) -> None:
         row.update(bar)
         table[section[-1]][name] = row
     table[section[-1]].update(nested)
-    write(BARS, tomlkit.dumps(document).encode())
+    write(BARS, re.sub(r"(?<!\n)\n\[", "\n\n[", tomlkit.dumps(document)).encode())
+
+
+@contextlib.contextmanager
+def without(lab: str, section: list[str]) -> Iterator[None]:
+    """Take a section's ranges away meanwhile: they must not stop the runs that make new ones."""
+    before = BARS.read_bytes()
+    replace(lab, section, {})
+    try:
+        yield
+    finally:
+        write(BARS, before)
 
 
 def _without_speed(metrics: dict) -> dict:
@@ -117,20 +136,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.bars", description=__doc__)
     parser.add_argument("labs", nargs="+")
     parser.add_argument("--profile", choices=PROFILES, default="quick")
-    parser.add_argument("--seeds", type=int, default=10, help="for quick")
+    parser.add_argument("--seeds", type=int, help="runs; 10 for quick, else the committed one")
     parser.add_argument("--numerics", default="float32", help="for quick: a Keras dtype policy")
     parser.add_argument("--margin", type=float, default=0.03, help="for standard and full")
     arguments = parser.parse_args()
+    quick = arguments.profile == "quick"
+    seeds = arguments.seeds or (10 if quick else 1)
+    section = [arguments.profile]
+    if quick:
+        os.environ["LABS_NUMERICS"] = arguments.numerics
+        section += [arguments.numerics] if arguments.numerics != "float32" else []
     for lab in cells.labs(*arguments.labs):
-        section = [arguments.profile]
-        if arguments.profile == "quick":
-            os.environ["LABS_NUMERICS"] = arguments.numerics
-            section += [arguments.numerics] if arguments.numerics != "float32" else []
-            replace(lab, section, {})  # the old ranges must not stop the runs that make new ones
-            runs = values(lab, arguments.seeds)
-            bars = spread_bars(runs)
-        else:
-            bars = margin_bars(committed(lab, arguments.profile), arguments.margin)
+        with without(lab, section):
+            runs = values(lab, arguments.profile, range(0 if quick else 1, seeds))
+        result = committed(lab, arguments.profile)
+        bars = spread_bars(runs) if quick else margin_bars(result, arguments.margin, runs)
         replace(lab, section, bars)
         build.write(lab)
     readme.write()
