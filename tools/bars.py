@@ -82,7 +82,7 @@ def margin_bars(result: dict, margin: float, more: dict[str, list[float]]) -> di
             continue
         spread, inside = (value["spread"], value["seeds"]) if isinstance(value, dict) else (0.0, 1)
         runs = [number(value), *more.get(name, [])]
-        mean, seeds = statistics.fmean(runs), max(inside, len(runs))
+        mean, seeds = statistics.fmean(runs), inside if inside > 1 else len(runs)
         apart = seeds == 1 and any(word in name for word in DISTANCES)
         slack = max(margin * (1 if apart else abs(mean)), 2 * spread)
         slack = max(slack, 4 * statistics.stdev(runs)) if len(runs) > 1 else slack
