@@ -868,6 +868,8 @@ for kind in SHORTCUTS:
 
 
 # %% tags=["definition"]
+import contextlib
+
 RECIPE = {"epochs": 8, "batch_size": 128, "peak": 0.1, "momentum": 0.9, "weight_decay": 0.001}
 
 
@@ -879,7 +881,8 @@ def train_deep(kind, depth, train, validation=None, share=1.0, **changes):
     recipe = RECIPE | changes
     keras.utils.set_random_seed(run.seed)
     batches = image_batches(train, recipe["batch_size"], True, [flip, random_crop], run.seed)
-    with run.fast():
+    # In `quick` layers have as few as 8 channels, for which bfloat16 may take twice as long.
+    with run.scale(quick=contextlib.nullcontext, standard=run.fast, full=run.fast)():
         model = cifar_network(kind, depth, share)
     rate = schedules.one_cycle(recipe["peak"], recipe["epochs"] * len(batches))
     model.compile(
